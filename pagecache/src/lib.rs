@@ -1,0 +1,1 @@
+//! The shared, mapped piece store of a Millrace relay

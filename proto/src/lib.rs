@@ -1,0 +1,6 @@
+//! Wire formats and protocol state of Millrace, without I/O, clock or threads.
+//!
+//! Everything here is a pure function of its input: it builds for `wasm32-unknown-unknown` as the proof.
+#![forbid(unsafe_code)]
+
+pub mod id;

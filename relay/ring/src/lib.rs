@@ -1,0 +1,1 @@
+//! Engine operations over io_uring

@@ -1,0 +1,1 @@
+//! The one send path of a Millrace relay: page references, sendfile, the pipe, the header table

@@ -1,0 +1,1 @@
+//! Engine operations over a simulated kernel, disk, network and clock

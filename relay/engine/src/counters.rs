@@ -1,0 +1,177 @@
+//! What a shard counts. Written by one shard with relaxed atomics, read by the control thread for `/metrics` and `status`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// The number so far.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets the number.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one away.
+    pub fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a connection was closed from our side, or a request refused. The labels of `millrace_closed_total{reason}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Reason {
+    /// The peer ended it.
+    PeerClosed,
+    /// The socket broke.
+    Broken,
+    /// The table of connections is full.
+    TooManyConnections,
+    /// Too many connections from one address.
+    TooManyFromAddress,
+    /// A request head was refused.
+    BadRequest,
+    /// A request head or handshake took too long.
+    SlowHead,
+    /// Idle for too long.
+    Idle,
+    /// A reader that reads nothing.
+    Stalled,
+    /// Bytes that were waited for did not come.
+    ParkedTooLong,
+    /// The content failed, was removed or became unreadable in the middle of an answer.
+    ContentLost,
+    /// An answer after which the connection ends, as announced.
+    EndOfAnswer,
+    /// Not a BitTorrent handshake (or an encrypted one).
+    NotBitTorrent,
+    /// A handshake for a torrent that is not here.
+    UnknownTorrent,
+    /// A malformed or absurd peer message.
+    BadMessage,
+    /// The relay is draining.
+    Draining,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [(Reason, &'static str); 15] = [
+        (Reason::PeerClosed, "peer_closed"),
+        (Reason::Broken, "broken"),
+        (Reason::TooManyConnections, "too_many_connections"),
+        (Reason::TooManyFromAddress, "too_many_from_address"),
+        (Reason::BadRequest, "bad_request"),
+        (Reason::SlowHead, "slow_head"),
+        (Reason::Idle, "idle"),
+        (Reason::Stalled, "stalled"),
+        (Reason::ParkedTooLong, "parked_too_long"),
+        (Reason::ContentLost, "content_lost"),
+        (Reason::EndOfAnswer, "end_of_answer"),
+        (Reason::NotBitTorrent, "not_bittorrent"),
+        (Reason::UnknownTorrent, "unknown_torrent"),
+        (Reason::BadMessage, "bad_message"),
+        (Reason::Draining, "draining"),
+    ];
+}
+
+/// The counters of one shard.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted, by HTTP and by BitTorrent.
+    pub accepted_http: Counter,
+    /// Connections accepted on the BitTorrent port.
+    pub accepted_bittorrent: Counter,
+    /// Open HTTP connections.
+    pub connections_http: Gauge,
+    /// Open BitTorrent connections.
+    pub connections_bittorrent: Gauge,
+    /// HTTP requests whose head was read.
+    pub requests: Counter,
+    /// HTTP answers by class of status: index 1 to 5.
+    pub responses: [Counter; 6],
+    /// Bytes of contents sent over HTTP.
+    pub served_http_bytes: Counter,
+    /// Bytes of contents sent over BitTorrent.
+    pub served_bittorrent_bytes: Counter,
+    /// BitTorrent blocks queued for sending.
+    pub blocks: Counter,
+    /// BitTorrent requests rejected.
+    pub rejects: Counter,
+    /// BitTorrent peers unchoked now.
+    pub unchoked: Gauge,
+    /// Readers that had to wait for bytes on their way.
+    pub parked: Counter,
+    /// Times that a cap made a connection wait.
+    pub cap_waits: Counter,
+    /// Loops turned: the watchdog's sign of life.
+    pub loops: Counter,
+    /// Connections closed, by [`Reason`].
+    pub closed: [Counter; Reason::ALL.len()],
+
+    // What back ends count.
+    /// Bytes sent by page reference.
+    pub sent_reference_bytes: Counter,
+    /// Bytes sent by sendfile.
+    pub sent_sendfile_bytes: Counter,
+    /// Bytes sent by copying.
+    pub sent_copy_bytes: Counter,
+    /// Times that data was brought in from the disk before a send.
+    pub brought_in: Counter,
+    /// Completion queue overflows.
+    pub ring_overflows: Counter,
+    /// Nanoseconds of the longest loop since start.
+    pub loop_ns_max: Gauge,
+}
+
+impl Counters {
+    /// Counts one closed connection.
+    pub fn close(&self, reason: Reason) {
+        self.closed[reason as usize].increment();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_the_order_of_their_labels() {
+        for (number, (reason, _)) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+        }
+    }
+}

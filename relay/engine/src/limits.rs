@@ -1,0 +1,57 @@
+//! Every count, size and time-out of a shard, fixed at start-up: memory follows from these, whatever clients do.
+
+use std::time::Duration;
+
+/// Limits of one shard. Counts are of this shard alone.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections of both protocols; at most 2^24.
+    pub connections_max: u32,
+    /// Connections from one IPv4 address or IPv6 /64, over all shards.
+    pub connections_per_address_max: u32,
+    /// Bytes of a request head, all of it.
+    pub head_bytes_max: usize,
+    /// Time from a connection (or the first byte of a later request) to the end of its head.
+    pub head_timeout: Duration,
+    /// Time a connection may lie idle between requests.
+    pub idle_timeout: Duration,
+    /// Time within which a reader that has been sent bytes must take some more.
+    pub stall_timeout: Duration,
+    /// Time a reader may wait for bytes that are on their way without one arriving.
+    pub park_timeout: Duration,
+    /// Time from a connection to the end of a BitTorrent handshake.
+    pub handshake_timeout: Duration,
+    /// Time without any message from a BitTorrent peer; the standard sends keep-alives every 2 minutes.
+    pub peer_idle_timeout: Duration,
+    /// Requests queued for one BitTorrent peer (`reqq`); more are rejected.
+    pub peer_requests_max: usize,
+    /// BitTorrent peers served at a time; others wait choked.
+    pub upload_slots: usize,
+    /// Bytes of an incoming BitTorrent frame.
+    pub frame_bytes_max: usize,
+    /// Bytes one connection may send in its turn.
+    pub turn_bytes: u64,
+    /// Time a drain may take before what is left is closed.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 16_384,
+            connections_per_address_max: 1_024,
+            head_bytes_max: 16 * 1024,
+            head_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(60),
+            park_timeout: Duration::from_secs(120),
+            handshake_timeout: Duration::from_secs(15),
+            peer_idle_timeout: Duration::from_secs(150),
+            peer_requests_max: 512,
+            upload_slots: 512,
+            frame_bytes_max: 128 * 1024,
+            turn_bytes: 1024 * 1024,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

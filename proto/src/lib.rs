@@ -3,4 +3,10 @@
 //! Everything here is a pure function of its input: it builds for `wasm32-unknown-unknown` as the proof.
 #![forbid(unsafe_code)]
 
+pub mod bencode;
+pub mod http;
 pub mod id;
+pub mod merkle;
+mod octets;
+pub mod peer;
+pub mod tracker;

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of its input: it builds for `wasm32-unknown-unknown` as the proof.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod bencode;
 pub mod http;
 pub mod id;
@@ -10,3 +11,6 @@ pub mod merkle;
 mod octets;
 pub mod peer;
 pub mod tracker;
+pub mod units;
+
+pub use octets::NoRoom;

@@ -265,9 +265,8 @@ impl Swarm {
         let family = Family::of(asker.ip());
         let useful = self.peers.iter().filter(|(address, peer)| {
             Family::of(address.ip()) == family
-                && **address != asker
                 && address.port() != 0
-                // The asker under another port, as after a restart.
+                // The asker, as `note` has just written it down, or under an earlier port.
                 && peer.peer_id != announce.peer_id
                 && !(peer.complete && announce.left == 0)
         });

@@ -1,1 +1,22 @@
-//! The one send path of a Millrace relay: page references, sendfile, the pipe, the header table
+//! The one send path of a Millrace relay: page references, sendfile, the pipe, the header table.
+//!
+//! Both back ends carry out `Op::Send` here, and share what else they have in common: the mailbox of a shard, its set-up and the
+//! options of its sockets. They differ in readiness, in receiving and in how they bring data in from the disk.
+
+pub mod header_table;
+pub mod mailbox;
+pub mod outcome;
+mod pipe;
+mod plan;
+mod sealed;
+pub mod selftest;
+pub mod sender;
+pub mod setup;
+pub mod socket;
+
+pub use header_table::HeaderTables;
+pub use mailbox::{Mailbox, Postbox};
+pub use outcome::{Absent, Outcome, Residency, SendPath};
+pub use selftest::{Probe, probe};
+pub use sender::Sender;
+pub use setup::{Outward, Setup};

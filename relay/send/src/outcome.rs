@@ -1,0 +1,74 @@
+//! How sending is to be done, and how it ended.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use millrace_engine::event::Sent;
+use millrace_pagecache::OpenFile;
+
+/// How bytes of a file get into a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendPath {
+    /// Page references through a pipe: `vmsplice` from the mapping, then `splice`.
+    Reference,
+    /// `sendfile`, under `TCP_CORK` where it takes several calls.
+    Sendfile,
+}
+
+impl SendPath {
+    /// The name in the log, in metrics and in `doctor`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SendPath::Reference => "reference",
+            SendPath::Sendfile => "sendfile",
+        }
+    }
+}
+
+impl fmt::Display for SendPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whether to ask if pages are in memory before sending them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// Ask; where pages are missing the outcome is [`Outcome::Absent`].
+    Ask,
+    /// Send whatever the answer would be: the pages were just brought in, or cannot be asked about. Waits for the disk at worst.
+    Assume,
+}
+
+/// How [`Sender::send`](crate::sender::Sender::send) ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The event for the shard.
+    Sent(Sent),
+    /// Nothing was sent: the next bytes are not in memory. Bring them in and send again with [`Residency::Assume`].
+    Absent(Absent),
+}
+
+/// Bytes of a file that have to be read from the disk first. Owns its file, so that another thread can read it.
+#[derive(Debug, Clone)]
+pub struct Absent {
+    /// The file.
+    pub file: Arc<OpenFile>,
+    /// First byte, in the file.
+    pub offset: u64,
+    /// How many: one batch at most, about 1 MiB.
+    pub bytes: u64,
+}
+
+impl Absent {
+    /// Reads the bytes into the page cache and waits until they are there. `scratch` receives them on the way, its contents mean
+    /// nothing; a few hundred KiB make it efficient.
+    ///
+    /// # Errors
+    /// What reading the file gave; [`io::ErrorKind::UnexpectedEof`] where the file is shorter than it was.
+    pub fn bring_in(&self, scratch: &mut [u8]) -> io::Result<()> {
+        crate::residency::bring_in(self, scratch)
+    }
+}

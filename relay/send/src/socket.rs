@@ -1,0 +1,98 @@
+//! The options of listening and accepted sockets, the same for every back end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+/// Unsent bytes a socket may hold before it counts as full. Bounds the pages that a slow reader keeps from being evicted, and lets
+/// a fast one never run dry.
+const NOTSENT_LOWAT_BYTES: u32 = 128 * 1024;
+
+/// Connections the kernel completes for us while the shard is busy; it cuts this to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listening TCP socket on `address`, non-blocking and closed on exec. With `reuse_port` each shard listens on the same address
+/// and the kernel spreads connections. `congestion` names a congestion control (such as `cubic`), which accepted sockets inherit;
+/// it is set here because switching a connection away from BBR leaves its pacing on. IPv6 wildcard addresses take IPv4 too.
+///
+/// # Errors
+/// The address is taken or not ours, or the congestion control is not loaded.
+pub fn make_listener(address: SocketAddr, reuse_port: bool, congestion: Option<&str>) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if let Some(name) = congestion {
+        socket.set_tcp_congestion(name.as_bytes())?;
+    }
+    // Accepted sockets inherit both, which saves two system calls a connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Sets what an accepted socket needs, whatever listener it came by (one passed in by systemd has none of our options): non-blocking,
+/// no Nagle delay (RFC 896), a bound on unsent bytes.
+///
+/// # Errors
+/// The peer is gone already.
+pub fn tune_accepted(socket: impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+}
+
+/// The peer's address as the engine knows it: IPv4-mapped addresses (RFC 4291 §2.5.5.2) as IPv4. None where there is none, as for
+/// a Unix socket.
+#[must_use]
+pub fn peer_address(address: &SockAddr) -> Option<SocketAddr> {
+    let address = address.as_socket()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Makes the close of `socket` a reset, which tells the reader that what it has is not all.
+///
+/// # Errors
+/// None that leaves the socket usable.
+pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
+    SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, expected: &str) {
+        let address: SocketAddr = address.parse().unwrap();
+        assert_eq!(peer_address(&address.into()), Some(expected.parse().unwrap()));
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        check("[::ffff:192.0.2.1]:80", "192.0.2.1:80");
+        check("[2001:db8::1]:80", "[2001:db8::1]:80");
+        check("192.0.2.1:80", "192.0.2.1:80");
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options_of_the_listener() {
+        let listener = Socket::from(make_listener("[::]:0".parse().unwrap(), true, Some("reno")).unwrap());
+        let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (accepted, peer) = listener.accept().unwrap();
+        assert!(peer_address(&peer).unwrap().is_ipv4());
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT_BYTES);
+        assert!(accepted.tcp_congestion().unwrap().starts_with(b"reno"));
+        tune_accepted(&accepted).unwrap();
+        assert!(accepted.nonblocking().unwrap());
+    }
+}

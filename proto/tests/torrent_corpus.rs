@@ -1,4 +1,5 @@
 //! Replays committed hostile and odd inputs: the file name says whether each is accepted (`ok-…`) or refused (`err-…`).
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::path::Path;

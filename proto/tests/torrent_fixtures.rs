@@ -1,5 +1,10 @@
 //! Torrents made by libtorrent 2.1.1 of known bytes: they parse, verify, and come back byte for byte; and torrents of
 //! the same bytes made here agree with them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and its sizes are small"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -13,3 +13,8 @@ pub mod ledger;
 pub mod limits;
 pub mod op;
 pub mod output;
+pub mod shard;
+
+mod bittorrent;
+mod http;
+mod session;

@@ -63,12 +63,10 @@ pub enum Op {
 /// A request for a page, a document or the tracker, as the control thread needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// `GET` (also for `HEAD`: the shard drops the body).
+    /// The path as it was sent, still escaped. Of a `HEAD` the shard drops the body.
     pub path: String,
     /// The raw query, without `?`.
     pub query: Option<String>,
     /// Address of the asker.
     pub peer: std::net::IpAddr,
-    /// Whether a person is asking, by `Accept`.
-    pub wants_html: bool,
 }

@@ -1,0 +1,330 @@
+//! The heads of answers: which status, which fields, and what follows.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use millrace_pagecache::content::{Content, State};
+use millrace_proto::http::conditional::{self, Outcome, Validators};
+use millrace_proto::http::date::HttpDate;
+use millrace_proto::http::media_type;
+use millrace_proto::http::multipart::Boundary;
+use millrace_proto::http::problem;
+use millrace_proto::http::range::{self, ByteRange, Ranges};
+use millrace_proto::http::request::{Method, Refusal, Request};
+use millrace_proto::http::response::{Disposition, HeadWriter};
+use millrace_proto::http::target::encode_segment;
+
+use crate::event::Document;
+use crate::op::Question;
+use crate::session::{Context, End};
+
+use super::body::{Body, Parts};
+use super::route::Place;
+
+/// Room for a head. The longest holds a redirect to a name of 255 bytes, each escaped.
+const HEAD_BYTES: usize = 4096;
+
+/// Seconds after which a client should ask again for a paused content.
+const PAUSED_RETRY_S: u32 = 30;
+
+/// What became of a request.
+pub(super) enum Reply {
+    /// The whole answer is in the output.
+    Whole,
+    /// The head is in the output; the body follows.
+    Body(Body),
+    /// The answer begins with bytes that are on their way.
+    Wait(Option<Place>),
+    /// The control thread answers.
+    Ask(Box<Question>),
+}
+
+/// Queues a head, and an answer without body is whole. `write` adds the fields.
+fn head(cx: &mut Context<'_>, request: Option<&Request<'_>>, status: u16, write: impl FnOnce(&mut HeadWriter<'_>)) {
+    let mut buffer = [0; HEAD_BYTES];
+    let date = HttpDate::from_unix(cx.now.unix_s);
+    let mut writer = HeadWriter::new(&mut buffer, status, &date);
+    write(&mut writer);
+    writer.cors();
+    let keep_alive = request.is_some_and(|request| request.keep_alive) && !cx.shared.draining;
+    writer.connection(keep_alive, request.map_or(1, |request| request.minor_version));
+    let class = usize::from(status / 100);
+    cx.shared.counters.responses[class.min(5)].increment();
+    match writer.finish() {
+        Ok(bytes) => cx.output.push_bytes(&buffer[..bytes]),
+        // Only a field longer than the buffer leads here; the client is told, not cut off.
+        Err(_) => cx.output.push_bytes(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
+    }
+}
+
+/// A problem document (RFC 9457).
+pub(super) fn problem(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    status: u16,
+    detail: &str,
+    retry_after_s: Option<u32>,
+) -> Reply {
+    problem_with(cx, Some(request), status, detail, |head| {
+        if let Some(seconds) = retry_after_s {
+            head.retry_after(seconds);
+        }
+    });
+    Reply::Whole
+}
+
+fn problem_with(
+    cx: &mut Context<'_>,
+    request: Option<&Request<'_>>,
+    status: u16,
+    detail: &str,
+    fields: impl FnOnce(&mut HeadWriter<'_>),
+) {
+    let mut body = [0; 512];
+    let bytes = problem::write(&mut body, status, detail).unwrap_or(0);
+    head(cx, request, status, |head| {
+        head.content_type(problem::MEDIA_TYPE).content_length(bytes as u64).cache_control("no-store");
+        fields(head);
+    });
+    if request.is_none_or(|request| request.method != Method::Head) {
+        cx.output.push_bytes(&body[..bytes]);
+    }
+}
+
+/// A head that could not be read as a request.
+pub(super) fn refusal(cx: &mut Context<'_>, refusal: Refusal) {
+    problem_with(cx, None, refusal.status(), refusal.reason(), |_| {});
+}
+
+pub(super) fn options(cx: &mut Context<'_>, request: &Request<'_>) -> Reply {
+    head(cx, Some(request), 204, |head| {
+        head.field("Allow", "GET, HEAD, OPTIONS").cors_preflight();
+    });
+    Reply::Whole
+}
+
+pub(super) fn method_not_allowed(cx: &mut Context<'_>, request: &Request<'_>) -> Reply {
+    let detail = "Contents are read with GET and HEAD; they are added through the admin socket.";
+    problem_with(cx, Some(request), 405, detail, |head| {
+        head.field("Allow", "GET, HEAD, OPTIONS");
+    });
+    Reply::Whole
+}
+
+/// A document that the control thread made.
+#[expect(clippy::unnecessary_wraps, reason = "all ways to answer a request look the same to the session")]
+pub(super) fn document(cx: &mut Context<'_>, request: &Request<'_>, document: &Document) -> Result<Reply, End> {
+    head(cx, Some(request), document.status, |head| {
+        head.content_type(document.content_type).content_length(document.body.len() as u64);
+        for (name, value) in &document.fields {
+            head.field(name, value);
+        }
+    });
+    if request.method != Method::Head {
+        cx.output.push_shared(&document.body);
+    }
+    Ok(Reply::Whole)
+}
+
+/// `/c/{id}` of a single file leads to the file.
+pub(super) fn to_single_file(cx: &mut Context<'_>, request: &Request<'_>, content: &Content) -> Reply {
+    let mut location = format!("/c/{}", content.id());
+    for segment in &content.layout().files()[0].path {
+        // Writing to a String cannot fail.
+        let _ = write!(location, "/{}", encode_segment(segment));
+    }
+    head(cx, Some(request), 302, |head| {
+        head.field("Location", location).content_length(0);
+    });
+    Reply::Whole
+}
+
+/// Bytes of a file: conditions first, then the range, then the head (RFC 9110 §13.2.2).
+pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) -> Result<Reply, End> {
+    let content = Arc::clone(&place.content);
+    match content.state() {
+        State::Paused => {
+            let detail = "This content is paused by the operator.";
+            return Ok(problem(cx, request, 503, detail, Some(PAUSED_RETRY_S)));
+        }
+        State::Removed => return Ok(problem(cx, request, 404, "This content was removed.", None)),
+        State::Queued | State::Pulling | State::Complete | State::Failed => {}
+    }
+    let etag = etag(&place);
+    let validators = Validators { etag: etag.as_bytes(), last_modified: content.last_modified() };
+    match conditional::evaluate(request, &validators) {
+        Outcome::NotModified => {
+            file_head(cx, request, &place, 304, &etag, |_| {});
+            Ok(Reply::Whole)
+        }
+        Outcome::PreconditionFailed => {
+            Ok(problem(cx, request, 412, "The file is not the one that the conditions name.", None))
+        }
+        Outcome::Proceed { use_range } => match content.layout().file(place.file) {
+            // It ends where it ends, also for those who ask between its end and its settling.
+            _ if content.is_growing() => growing(cx, request, place, &etag),
+            Some(span) => {
+                let (base, length) = (span.offset, span.length);
+                let wanted = request.range.filter(|_| use_range);
+                let ranges = wanted.map_or(Ranges::Whole, |value| range::select(value, length));
+                sized(cx, request, place, &etag, Sized { base, length, ranges })
+            }
+            None => Ok(problem(cx, request, 404, "No file of this name is here.", None)),
+        },
+    }
+}
+
+/// What is asked of a file whose length is known.
+struct Sized {
+    /// Where the file begins in the content.
+    base: u64,
+    length: u64,
+    ranges: Ranges,
+}
+
+fn sized(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    place: Place,
+    etag: &str,
+    Sized { base, length, ranges }: Sized,
+) -> Result<Reply, End> {
+    let whole = ByteRange { start: 0, end: length };
+    let (status, parts) = match ranges {
+        Ranges::Unsatisfiable => {
+            problem_with(cx, Some(request), 416, "The file ends before the first byte asked for.", |head| {
+                head.content_range_unsatisfied(length).accept_ranges(true);
+            });
+            return Ok(Reply::Whole);
+        }
+        Ranges::Whole => (200, Parts::single(whole)),
+        Ranges::Partial(set) => match set.single() {
+            Some(range) => (206, Parts::single(range)),
+            None => {
+                let bits = u128::from(cx.shared.random.next()) << 64 | u128::from(cx.shared.random.next());
+                let name = file_name(&place);
+                (206, Parts::multi(set, length, media_type::of(name), Boundary::from_random(bits)))
+            }
+        },
+    };
+    let body = Body::new(Arc::clone(&place.content), base, parts);
+    if request.method == Method::Get
+        && let Some(reply) = wait_for_first_byte(cx, request, &place, &body)
+    {
+        return Ok(reply);
+    }
+    file_head(cx, request, &place, status, etag, |head| {
+        head.accept_ranges(true).content_length(body.content_length());
+        match body.parts() {
+            Parts::Single(range) if status == 206 => {
+                head.content_type(media_type::of(file_name(&place))).content_range(*range, length);
+            }
+            Parts::Multi(multi) => {
+                head.content_type(&multi.content_type());
+            }
+            _ => {
+                head.content_type(media_type::of(file_name(&place)));
+            }
+        }
+    });
+    Ok(begin(cx, request, body))
+}
+
+/// A file whose origin tells no length: whole and chunked, without ranges (RFC 9112 §7.1).
+fn growing(cx: &mut Context<'_>, request: &Request<'_>, place: Place, etag: &str) -> Result<Reply, End> {
+    let chunked = request.minor_version > 0;
+    let body = Body::new(Arc::clone(&place.content), 0, Parts::Growing { chunked });
+    if request.method == Method::Get
+        && let Some(reply) = wait_for_first_byte(cx, request, &place, &body)
+    {
+        return Ok(reply);
+    }
+    file_head(cx, request, &place, 200, etag, |head| {
+        head.accept_ranges(false).content_type(media_type::of(file_name(&place)));
+        if chunked {
+            head.chunked();
+        }
+    });
+    Ok(begin(cx, request, body))
+}
+
+fn begin(cx: &mut Context<'_>, request: &Request<'_>, body: Body) -> Reply {
+    if request.method == Method::Head {
+        return Reply::Whole;
+    }
+    cx.output.lease(body.content());
+    Reply::Body(body)
+}
+
+/// As long as nothing was sent, a failure can still be told by its status. `None` when the answer can begin.
+fn wait_for_first_byte(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    place: &Place,
+    body: &Body,
+) -> Option<Reply> {
+    let content = &place.content;
+    let (offset, end) = body.next_bytes()?;
+    content.counters().touch(cx.now.unix_s);
+    if content.visible_until(offset, end) > offset {
+        return None;
+    }
+    if content.state() == State::Failed {
+        let detail = "The origin could not be read; the relay's status and log say why.";
+        return Some(problem(cx, request, 502, detail, Some(PAUSED_RETRY_S)));
+    }
+    if cx.park(content, offset, end) > offset {
+        return None;
+    }
+    cx.shared.counters.parked.increment();
+    Some(Reply::Wait(Some(place.clone())))
+}
+
+/// The fields that every answer about a file carries.
+fn file_head(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    place: &Place,
+    status: u16,
+    etag: &str,
+    write: impl FnOnce(&mut HeadWriter<'_>),
+) {
+    let content = &place.content;
+    let name = file_name(place);
+    let is_single = content.layout().files().len() == 1;
+    let sha256 = content.sha256().filter(|_| is_single);
+    head(cx, Some(request), status, |head| {
+        head.etag(etag.as_bytes());
+        if let Some(modified) = content.last_modified() {
+            head.last_modified(&HttpDate::from_unix(modified));
+        }
+        head.content_disposition(Disposition::Inline, name).cache_control("public, no-transform");
+        let id = content.id();
+        head.field("Link", format_args!("</c/{id}.meta4>; rel=describedby; type=\"application/metalink4+xml\""));
+        if content.metainfo().is_some() {
+            head.field("Link", format_args!("</c/{id}.torrent>; rel=describedby; type=\"application/x-bittorrent\""));
+        }
+        if let Some(sha256) = sha256 {
+            head.repr_digest(sha256);
+            if request.want_digest {
+                head.digest(sha256);
+            }
+        }
+        write(head);
+    });
+}
+
+/// The content's tag, and which of its files: strong, and fixed before the first byte.
+fn etag(place: &Place) -> String {
+    let tag = place.content.etag().trim_matches('"');
+    match place.content.layout().files().len() {
+        1 => format!("\"{tag}\""),
+        _ => format!("\"{tag}-{}\"", place.file.0),
+    }
+}
+
+fn file_name(place: &Place) -> &str {
+    let file = place.content.layout().file(place.file);
+    file.and_then(|file| file.path.last()).map_or("download", String::as_str)
+}
+

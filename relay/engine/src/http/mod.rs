@@ -1,0 +1,265 @@
+//! The HTTP front end: one session a connection, one answer at a time, requests in the order in which they came (RFC 9112).
+//!
+//! A request whose answer cannot begin yet stays in the input buffer, and is looked at again when there is news: there is but one
+//! way from a request to its answer. Files come out of the store here; everything else is asked of the control thread.
+
+mod answer;
+mod body;
+mod route;
+
+use millrace_proto::http::request::{self, Body as RequestBody, Parsed, Request};
+
+use crate::counters::Reason;
+use crate::event::Answer;
+use crate::ids::Now;
+use crate::limits::Limits;
+use crate::op::Op;
+use crate::session::{Context, End, Step};
+use crate::shard::{Deadline, after};
+
+use answer::Reply;
+use body::{Body, Fill};
+use route::Place;
+
+/// Input is no longer received once this many bytes wait, in units of the largest head.
+const INPUT_HEADS_MAX: usize = 2;
+
+/// What a session is doing.
+#[derive(Debug)]
+enum State {
+    /// Reading a head.
+    Head,
+    /// The head at the start of the input is with the control thread.
+    Asking,
+    /// The answer to the head at the start of the input begins with bytes that are on their way.
+    Waiting { place: Option<Place>, give_up: Deadline },
+    /// Sending the bytes of a file.
+    Sending { body: Body, keep_alive: bool, park: Option<Deadline> },
+}
+
+/// One HTTP connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    input: Vec<u8>,
+    receiving: bool,
+    /// The peer has sent all that it will.
+    input_ended: bool,
+    state: State,
+    head_by: Deadline,
+}
+
+impl Session {
+    pub(crate) fn new(now: Now, limits: &Limits) -> Self {
+        Session {
+            input: Vec::new(),
+            receiving: true,
+            input_ended: false,
+            state: State::Head,
+            head_by: after(now, limits.head_timeout, Reason::SlowHead),
+        }
+    }
+
+    /// When this connection has waited too long, and for what.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        match &self.state {
+            State::Head => Some(self.head_by),
+            State::Asking | State::Waiting { .. } => None,
+            State::Sending { park, .. } => *park,
+        }
+    }
+
+    pub(crate) fn handle_received(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Step {
+        if data.is_empty() {
+            self.input_ended = true;
+            return match self.state {
+                State::Head if cx.output.is_empty() => Err(End::Now(Reason::PeerClosed)),
+                _ => Ok(()),
+            };
+        }
+        if matches!(self.state, State::Head) && self.input.is_empty() {
+            self.head_by = after(cx.now, cx.shared.limits.head_timeout, Reason::SlowHead);
+        }
+        self.input.extend_from_slice(data);
+        if self.receiving && self.input.len() > cx.shared.limits.head_bytes_max * INPUT_HEADS_MAX {
+            self.receiving = false;
+            cx.ops.push(Op::PauseReceive { conn: cx.conn });
+        }
+        self.refill(cx)
+    }
+
+    pub(crate) fn handle_answer(&mut self, cx: &mut Context<'_>, answer: Answer) -> Step {
+        if !matches!(self.state, State::Asking) {
+            return Ok(());
+        }
+        self.state = State::Head;
+        match answer {
+            Answer::Document(document) => {
+                self.with_request(cx, |cx, request| answer::document(cx, request, &document))?;
+            }
+            Answer::File { content, file } => {
+                let place = Place { content, file };
+                self.with_request(cx, |cx, request| answer::file(cx, request, place))?;
+            }
+        }
+        self.refill(cx)
+    }
+
+    pub(crate) fn handle_drain(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.state {
+            State::Head if cx.output.is_empty() && self.input.is_empty() => Err(End::AfterOutput(Reason::Draining)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Once a second: a reader that still waits says so again, since its demand may have been dropped.
+    pub(crate) fn handle_tick(&mut self, cx: &mut Context<'_>) -> Step {
+        match &mut self.state {
+            State::Waiting { give_up, .. } if cx.now.monotonic_ms() >= give_up.at_ms => {
+                self.state = State::Head;
+                self.with_request(cx, |cx, request| {
+                    let detail = "The bytes did not arrive from the origin in time.";
+                    Ok(answer::problem(cx, request, 504, detail, Some(10)))
+                })
+            }
+            State::Waiting { .. } | State::Sending { park: Some(_), .. } => self.refill(cx),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on: fills the output while there is something to send, takes the next request when the last answer is out.
+    pub(crate) fn refill(&mut self, cx: &mut Context<'_>) -> Step {
+        while cx.output.is_empty() {
+            match &mut self.state {
+                State::Asking => return Ok(()),
+                State::Head => {
+                    if !self.next_request(cx)? {
+                        return Ok(());
+                    }
+                }
+                State::Waiting { place, .. } => {
+                    let place = place.take();
+                    self.state = self.retry(cx, place)?;
+                    if matches!(self.state, State::Waiting { .. }) {
+                        return Ok(());
+                    }
+                }
+                State::Sending { .. } => {
+                    if !self.fill(cx)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts more of the body into the output. False when it has to wait.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let State::Sending { body, keep_alive, park } = &mut self.state else { return Ok(false) };
+        match body.fill(cx) {
+            Fill::Queued => *park = None,
+            Fill::Parked => {
+                park.get_or_insert_with(|| after(cx.now, cx.shared.limits.park_timeout, Reason::ParkedTooLong));
+                return Ok(false);
+            }
+            // The reader must not take what it has for the whole (RFC 9112 §8).
+            Fill::Lost => return Err(End::Reset(Reason::ContentLost)),
+            Fill::Finished => {
+                let goes_on = *keep_alive;
+                cx.output.release();
+                self.end_of_answer(cx, goes_on)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn end_of_answer(&mut self, cx: &mut Context<'_>, keep_alive: bool) -> Step {
+        self.state = State::Head;
+        if !keep_alive || cx.shared.draining {
+            return Err(End::AfterOutput(Reason::EndOfAnswer));
+        }
+        self.head_by = after(cx.now, cx.shared.limits.idle_timeout, Reason::Idle);
+        Ok(())
+    }
+
+    /// Takes the next request from the input. False when there is none yet.
+    fn next_request(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match request::parse(&self.input, &head_limits(&cx.shared.limits)) {
+            Parsed::NeedMore if self.input_ended => Err(End::Now(Reason::PeerClosed)),
+            Parsed::NeedMore => {
+                if !self.receiving {
+                    self.receiving = true;
+                    cx.ops.push(Op::Receive { conn: cx.conn });
+                }
+                Ok(false)
+            }
+            Parsed::Bad(refusal) => {
+                cx.shared.counters.requests.increment();
+                answer::refusal(cx, refusal);
+                Err(End::AfterOutput(Reason::BadRequest))
+            }
+            Parsed::Request { .. } => {
+                cx.shared.counters.requests.increment();
+                self.with_request(cx, route::answer)?;
+                Ok(!matches!(self.state, State::Asking | State::Waiting { .. }))
+            }
+        }
+    }
+
+    /// Looks again at the request whose answer could not begin.
+    fn retry(&mut self, cx: &mut Context<'_>, place: Option<Place>) -> Result<State, End> {
+        let State::Waiting { give_up, .. } = self.state else { return Ok(State::Head) };
+        self.state = State::Head;
+        self.with_request(cx, |cx, request| match place {
+            Some(place) => answer::file(cx, request, place),
+            None => route::answer(cx, request),
+        })?;
+        Ok(match std::mem::replace(&mut self.state, State::Head) {
+            State::Waiting { place, .. } => State::Waiting { place, give_up },
+            other => other,
+        })
+    }
+
+    /// Lets `act` answer the request at the start of the input, and takes the request away when its answer has begun.
+    fn with_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(&mut Context<'_>, &Request<'_>) -> Result<Reply, End>,
+    ) -> Step {
+        let input = std::mem::take(&mut self.input);
+        let Parsed::Request { head_bytes, request } = request::parse(&input, &head_limits(&cx.shared.limits)) else {
+            unreachable!("the head was parsed before, and has not changed")
+        };
+        // A body that nobody reads cannot be told from the next request: answer, and end (RFC 9112 §9.3).
+        let keep_alive = request.keep_alive && request.body == RequestBody::None && !cx.shared.draining;
+        let reply = act(cx, &request)?;
+        self.input = input;
+        let taken = match reply {
+            Reply::Ask(question) => {
+                cx.ops.push(Op::Ask { conn: cx.conn, question });
+                self.state = State::Asking;
+                return Ok(());
+            }
+            Reply::Wait(place) => {
+                let give_up = after(cx.now, cx.shared.limits.park_timeout, Reason::ParkedTooLong);
+                self.state = State::Waiting { place, give_up };
+                return Ok(());
+            }
+            Reply::Whole => self.end_of_answer(cx, keep_alive),
+            Reply::Body(body) => {
+                self.state = State::Sending { body, keep_alive: keep_alive && !self.input_ended, park: None };
+                Ok(())
+            }
+        };
+        self.input.drain(..head_bytes);
+        if self.input.is_empty() {
+            // An idle connection holds no buffer.
+            self.input = Vec::new();
+        }
+        taken
+    }
+}
+
+fn head_limits(limits: &Limits) -> request::Limits {
+    request::Limits { head_bytes_max: limits.head_bytes_max, ..request::Limits::default() }
+}

@@ -1,0 +1,173 @@
+//! Reading, writing and verifying the bytes of a content. Called by ingest threads: every call may wait for the disk.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use millrace_proto::merkle::{self, PieceHasher, leaf_width};
+
+use super::{Content, Data};
+use crate::disk::OpenFile;
+use crate::hashes::{PieceHash, Verdict};
+use crate::layout::{FileIndex, PieceIndex, SliceSource};
+
+/// Bytes read at a time for hashing.
+const READ_BYTES: usize = 256 * 1024;
+
+impl Content {
+    /// Writes `bytes` at `offset`. Padding is skipped. Nothing becomes visible by it.
+    ///
+    /// # Errors
+    /// `InvalidInput` when a byte of the range is visible already (what is visible never changes) or lies past the
+    /// end; `ReadOnlyFilesystem` for files imported in place; what the disk says, `StorageFull` among it.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = self.end_of(offset, bytes.len())?;
+        if self.visible.intersects(offset..end) {
+            let text = format!("{}: bytes {offset}..{end} are visible and may not change", self.id);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        match &self.data {
+            Data::Function(_) => Ok(()),
+            Data::Files(files) => {
+                let mut rest = bytes;
+                for slice in self.layout.slices(offset, end - offset) {
+                    let (now, later) = rest.split_at(usize::try_from(slice.bytes).unwrap_or(rest.len()));
+                    if let SliceSource::File(file, at) = slice.source {
+                        files.write(&self.layout, file, at, now)?;
+                    }
+                    rest = later;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills `buffer` with what is stored at `offset`, visible or not; padding reads as zeros.
+    ///
+    /// # Errors
+    /// `InvalidInput` past the end; `UnexpectedEof` when a file is shorter than it should be; what the disk says.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = self.end_of(offset, buffer.len())?;
+        let files = match &self.data {
+            Data::Function(bytes_at) => {
+                bytes_at(offset, buffer);
+                return Ok(());
+            }
+            Data::Files(files) => files,
+        };
+        let mut rest = buffer;
+        for slice in self.layout.slices(offset, end - offset) {
+            let (now, later) = rest.split_at_mut(usize::try_from(slice.bytes).unwrap_or(0));
+            match slice.source {
+                SliceSource::File(file, at) => files.read(&self.layout, file, at, now)?,
+                SliceSource::Padding => now.fill(0),
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, offset: u64, bytes: usize) -> io::Result<u64> {
+        let end = u64::try_from(bytes).ok().and_then(|bytes| offset.checked_add(bytes));
+        end.filter(|&end| end <= self.layout.length()).ok_or_else(|| {
+            let text = format!("{}: {bytes} bytes at {offset} lie past the end", self.id);
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        })
+    }
+
+    /// Reads a piece back and compares it with every hash known of it: v1 and v2 of the metainfo, or what was learned.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a piece of which no hash is known; as [`Content::read`].
+    pub fn verify_piece(&self, piece: PieceIndex) -> io::Result<Verdict> {
+        let expected = match self.metainfo() {
+            Some(metainfo) => {
+                metainfo.piece(piece.0).map(|piece| merkle::PieceHash { v1: piece.v1, v2: piece.v2 })
+            }
+            None => self.learned.hash(piece).map(Into::into),
+        };
+        let Some(expected) = expected.filter(|hash| hash.v1.is_some() || hash.v2.is_some()) else {
+            let text = format!("{}: no hash is known of piece {}", self.id, piece.0);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        let found = self.hash_stored(piece, expected.v1.is_some(), expected.v2.is_some())?;
+        Ok(if found == expected { Verdict::Good } else { Verdict::Bad })
+    }
+
+    /// Reads a piece back and records its hashes, for a content that came without.
+    ///
+    /// # Errors
+    /// As [`Content::read`].
+    pub fn hash_piece(&self, piece: PieceIndex) -> io::Result<PieceHash> {
+        let found = self.hash_stored(piece, true, true)?;
+        let hash = PieceHash { sha1: found.v1.unwrap_or_default(), layer: found.v2.unwrap_or_default() };
+        self.learned.record(piece, hash);
+        Ok(hash)
+    }
+
+    /// Records hashes that were computed as the bytes of the piece arrived.
+    pub fn record_hash(&self, piece: PieceIndex, hash: PieceHash) {
+        self.learned.record(piece, hash);
+    }
+
+    fn hash_stored(&self, piece: PieceIndex, v1: bool, v2: bool) -> io::Result<merkle::PieceHash> {
+        let range = self.layout.piece_range(piece);
+        let mut hasher = PieceHasher::new(v1, v2);
+        let mut buffer = vec![0; READ_BYTES];
+        let mut at = range.start;
+        let mut file_bytes = 0;
+        for slice in self.layout.slices(range.start, range.end - range.start) {
+            let end = at + slice.bytes;
+            match slice.source {
+                SliceSource::Padding => hasher.update_padding(u32::try_from(slice.bytes).unwrap_or(u32::MAX)),
+                SliceSource::File(file, _) => {
+                    file_bytes = file_bytes.max(self.layout.file(file).map_or(0, |file| file.length));
+                    while at < end {
+                        let bytes = usize::try_from(end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+                        self.read(at, &mut buffer[..bytes])?;
+                        hasher.update(&buffer[..bytes]);
+                        at += u64::try_from(bytes).unwrap_or(0);
+                    }
+                }
+            }
+            at = end;
+        }
+        Ok(hasher.finish(leaf_width(file_bytes, self.layout.piece_bytes())))
+    }
+
+    /// Makes a piece visible and offers it. Its bytes are written, and verified or hashed.
+    /// Wake [`Content::take_parked`] and tell [`Content::listeners`] after this.
+    pub fn mark_verified(&self, piece: PieceIndex) {
+        self.visible.reveal(self.layout.piece_range(piece));
+        let index = u64::from(piece.0);
+        self.have.set(index..index + 1, |_, newly| {
+            self.have_count.fetch_add(u64::from(newly.count_ones()), std::sync::atomic::Ordering::AcqRel);
+        });
+    }
+
+    /// Makes the whole blocks in `range` visible without verifying them: only for contents whose hashes are unknown.
+    pub fn reveal(&self, range: Range<u64>) {
+        if !self.hashes_known {
+            self.visible.reveal(range);
+        }
+    }
+
+    /// Says that a growing content has come to its end.
+    pub fn end_growth(&self) {
+        self.visible.end_growth();
+    }
+
+    /// A file, opened and mapped; the same one for all who ask while somebody holds it. The fast path takes no lock;
+    /// opening asks the disk for metadata.
+    ///
+    /// # Errors
+    /// `NotFound` for padding, an unknown file, or one deleted under us; `Unsupported` in a simulation.
+    pub fn file(&self, file: FileIndex) -> io::Result<Arc<OpenFile>> {
+        match &self.data {
+            Data::Files(files) => files.open(&self.layout, file, self.visible.bytes()),
+            Data::Function(_) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "a simulated content has no files"))
+            }
+        }
+    }
+}

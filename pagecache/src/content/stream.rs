@@ -1,0 +1,64 @@
+//! Writing a content in order, each write visible at once.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Content;
+use crate::visible::Lane;
+
+/// A place in a content from which bytes are written and become visible as they are; see [`Content::stream`].
+#[derive(Debug)]
+pub struct Stream {
+    content: Arc<Content>,
+    /// `None` for growing contents, which have one writer and a frontier, and for ever after the lane was given back.
+    lane: Option<Lane>,
+    at: u64,
+}
+
+impl Content {
+    /// Starts writing at `start`, which is the beginning of a block, or where an earlier stream stopped
+    /// ([`Content::visible_until`] tells). `None` when `start` is neither, when 64 streams are open, or when hashes are
+    /// known: then nothing is visible before it is verified.
+    #[must_use]
+    pub fn stream(self: &Arc<Self>, start: u64) -> Option<Stream> {
+        if self.hashes_known {
+            return None;
+        }
+        let lane = match self.visible.is_growing() {
+            true if start == self.visible.bytes() => None,
+            true => return None,
+            false => Some(self.visible.open_lane(start)?),
+        };
+        Some(Stream { content: Arc::clone(self), lane, at: start })
+    }
+}
+
+impl Stream {
+    /// Where the next byte goes.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Writes `bytes` and makes them visible. Wake [`Content::take_parked`] after this.
+    ///
+    /// # Errors
+    /// As [`Content::write`]; nothing has become visible then.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.content.write(self.at, bytes)?;
+        self.at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        match &mut self.lane {
+            Some(lane) => self.content.visible.advance(lane, self.at),
+            None => self.content.visible.grow_to(self.at),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(lane) = self.lane.take() {
+            self.content.visible.close_lane(lane);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The data files of one content: created sparse, opened on demand, synced before anything vouches for them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use arc_swap::ArcSwapWeak;
+
+use super::open_file::{Access, OpenFile, Stamp};
+use crate::layout::{FileIndex, FileSpan, Layout};
+
+/// Files written since the last commit that are kept open for it, before the oldest is synced early.
+const DIRTY_MAX: usize = 64;
+
+/// Least bytes of address space for a growing file.
+const GROWING_MAP_BYTES: u64 = 1 << 30;
+
+/// The data files of a content. Each is opened once for all who use it, and closed when the last lets go.
+pub(crate) struct FileSet {
+    place: Place,
+    growing: bool,
+    open: Box<[ArcSwapWeak<OpenFile>]>,
+    opening: Mutex<()>,
+    dirty: Mutex<BTreeMap<u32, Arc<OpenFile>>>,
+    /// Set by the first sync that failed. The kernel reports such an error once; afterwards it takes the lost pages for
+    /// clean, so no later success means anything.
+    lost: OnceLock<String>,
+}
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub(in crate::disk) enum Place {
+    /// Below this folder, by their torrent paths.
+    Stored(PathBuf),
+    /// Wherever they were when imported; `None` for padding.
+    InPlace(Vec<Option<(PathBuf, Stamp)>>),
+}
+
+impl FileSet {
+    pub(super) fn new(place: Place, layout: &Layout, growing: bool) -> FileSet {
+        let open = layout.files().iter().map(|_| ArcSwapWeak::from(Weak::new())).collect();
+        let (opening, dirty, lost) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        FileSet { place, growing, open, opening, dirty, lost }
+    }
+
+    /// The file, opened and mapped. `visible` is how far a growing file must be mapped.
+    pub(crate) fn open(&self, layout: &Layout, file: FileIndex, visible: u64) -> io::Result<Arc<OpenFile>> {
+        let slot = usize::try_from(file.0).ok().and_then(|index| self.open.get(index));
+        let (Some(slot), Some(span)) = (slot, layout.file(file)) else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("no file {}", file.0)));
+        };
+        let usable = |open: &Arc<OpenFile>| !self.growing || open.mapped().len() >= visible;
+        if let Some(open) = slot.load().upgrade().filter(usable) {
+            return Ok(open);
+        }
+        let _one_opens = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = slot.load().upgrade().filter(usable) {
+            return Ok(open);
+        }
+        let open = Arc::new(self.open_again(file, span, visible)?);
+        slot.store(Arc::downgrade(&open));
+        Ok(open)
+    }
+
+    fn open_again(&self, file: FileIndex, span: &FileSpan, visible: u64) -> io::Result<OpenFile> {
+        if span.padding {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "padding is not stored"));
+        }
+        match &self.place {
+            // A growing file is mapped past its end: those pages come to be as it grows, and only what is visible is
+            // ever referred to. One that outgrows its mapping is opened anew; the older mapping stays right.
+            Place::Stored(folder) if self.growing => {
+                let map_bytes = visible.saturating_mul(2).max(GROWING_MAP_BYTES);
+                OpenFile::open(&path_below(folder, span)?, visible, map_bytes, Access::Stored)
+            }
+            Place::Stored(folder) => {
+                OpenFile::open(&path_below(folder, span)?, span.length, span.length, Access::Stored)
+            }
+            Place::InPlace(files) => {
+                let found = usize::try_from(file.0).ok().and_then(|index| files.get(index)?.as_ref());
+                let (path, stamp) = found.ok_or(io::ErrorKind::NotFound)?;
+                OpenFile::open(path, span.length, span.length, Access::InPlace(*stamp))
+            }
+        }
+    }
+
+    pub(crate) fn read(
+        &self,
+        layout: &Layout,
+        file: FileIndex,
+        at: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        self.open(layout, file, 0)?.file().read_exact_at(buffer, at)
+    }
+
+    pub(crate) fn write(&self, layout: &Layout, file: FileIndex, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if matches!(self.place, Place::InPlace(_)) {
+            return Err(io::Error::new(
+                io::ErrorKind::ReadOnlyFilesystem,
+                "imported in place: never written",
+            ));
+        }
+        let open = self.open(layout, file, 0)?;
+        open.file().write_all_at(bytes, at)?;
+        // Only after the write: a commit that takes the list now syncs what was written, and one that took it before
+        // vouches for no piece that is marked later.
+        let oldest = {
+            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            dirty.insert(file.0, open);
+            if dirty.len() > DIRTY_MAX { dirty.pop_first() } else { None }
+        };
+        match oldest {
+            Some((_, open)) => self.sync_one(&open),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes everything back to the disk that was written before this call.
+    ///
+    /// # Errors
+    /// What a sync said, now or ever before: then nothing that is not committed may be trusted.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        for open in dirty.values() {
+            self.sync_one(open)?;
+        }
+        match self.lost.get() {
+            Some(why) => Err(io::Error::other(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn sync_one(&self, open: &OpenFile) -> io::Result<()> {
+        open.file().sync_data().inspect_err(|error| self.mark_lost(error))
+    }
+
+    /// Notes that the disk did not keep what was written.
+    pub(crate) fn mark_lost(&self, error: &io::Error) {
+        let _ = self.lost.set(format!("the disk did not keep what was written: {error}"));
+    }
+
+    /// Creates the stored files, sparse and at full length; those that exist keep what they have. Their folders are
+    /// synced, so that a state that vouches for bytes never outlives the name of their file.
+    pub(super) fn create(&self, layout: &Layout) -> io::Result<()> {
+        let Place::Stored(folder) = &self.place else { return Ok(()) };
+        let mut folders = std::collections::BTreeSet::from([folder.clone()]);
+        fs::create_dir_all(folder)?;
+        for span in layout.files().iter().filter(|span| !span.padding) {
+            let path = path_below(folder, span)?;
+            let mut above = path.parent();
+            while let Some(parent) = above.filter(|parent| parent.starts_with(folder)) {
+                if !folders.insert(parent.to_path_buf()) {
+                    break;
+                }
+                above = parent.parent();
+            }
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
+            // Up, never down: what is there may be in flight.
+            if !self.growing && file.metadata()?.size() < span.length {
+                file.set_len(span.length)?;
+            }
+        }
+        folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+    }
+
+    /// Bytes that the stored files occupy on disk, and whether each has its full length.
+    pub(super) fn measure(&self, layout: &Layout) -> Measured {
+        let mut measured = Measured { allocated_bytes: 0, short: Vec::new() };
+        for (index, span) in layout.files().iter().enumerate().filter(|(_, span)| !span.padding) {
+            let size = match &self.place {
+                Place::Stored(folder) => {
+                    let metadata = path_below(folder, span).and_then(fs::symlink_metadata).ok();
+                    let metadata = metadata.filter(fs::Metadata::is_file);
+                    measured.allocated_bytes +=
+                        metadata.as_ref().map_or(0, |metadata| metadata.blocks() * 512);
+                    metadata.map(|metadata| metadata.size())
+                }
+                Place::InPlace(files) => files.get(index).and_then(|file| {
+                    let (path, stamp) = file.as_ref()?;
+                    let metadata = fs::symlink_metadata(path).ok()?;
+                    (Stamp::of(&metadata) == *stamp).then_some(metadata.size())
+                }),
+            };
+            if size.is_none_or(|size| size < span.length) && !self.growing {
+                measured.short.push(index);
+            }
+        }
+        measured
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+}
+
+/// What [`FileSet::measure`] found.
+pub(super) struct Measured {
+    /// Bytes occupied in the store.
+    pub(super) allocated_bytes: u64,
+    /// Files that are missing, shorter than they should be, or (in place) changed.
+    pub(super) short: Vec<usize>,
+}
+
+/// The path of a file below a folder. The names come from a torrent that was checked; they are checked again here,
+/// where they become paths.
+fn path_below(folder: &Path, span: &FileSpan) -> io::Result<PathBuf> {
+    let bad = |name: &String| name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
+    if span.path.is_empty() || span.path.iter().any(bad) {
+        let text = format!("{:?} is no path inside a content", span.path);
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
+    }
+    Ok(folder.join(span.path.iter().collect::<PathBuf>()))
+}

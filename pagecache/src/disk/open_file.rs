@@ -1,0 +1,114 @@
+//! One data file, open and mapped, shared by all who send from it.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use serde::{Deserialize, Serialize};
+
+use super::mapping::Mapped;
+
+/// What tells that a file imported in place was changed by its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    /// The stamp of a file as it is now.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Stamp {
+        Stamp {
+            size: metadata.size(),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+            ctime: (metadata.ctime(), metadata.ctime_nsec()),
+            inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+/// How a file is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// Our own: read and written.
+    Stored,
+    /// Somebody else's: read only, and as it was when imported.
+    InPlace(Stamp),
+}
+
+/// An open data file and its mapping.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    mapped: Mapped,
+    stamp: Option<Stamp>,
+}
+
+impl OpenFile {
+    /// Opens a file that has `bytes` (its final length), and maps `map_bytes` of it.
+    pub(super) fn open(path: &Path, bytes: u64, map_bytes: u64, access: Access) -> io::Result<OpenFile> {
+        let in_place =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(matches!(access, Access::Stored))
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let file = options.open(path).map_err(in_place)?;
+        let metadata = file.metadata().map_err(in_place)?;
+        if !metadata.is_file() || metadata.size() < bytes {
+            let text = format!("{}: {} bytes where {bytes} were", path.display(), metadata.size());
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        // Only the store decides what is read ahead; a file system that knows no advice is as good.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        let mapped = Mapped::of(&file, map_bytes).map_err(in_place)?;
+        let stamp = match access {
+            Access::Stored => None,
+            Access::InPlace(stamp) => Some(stamp),
+        };
+        Ok(OpenFile { file, mapped, stamp })
+    }
+
+    /// Its mapping.
+    #[must_use]
+    pub fn mapped(&self) -> &Mapped {
+        &self.mapped
+    }
+
+    /// The file, for positioned reads and for the residency probe.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether it belongs to somebody else, who may change it: ask [`OpenFile::unchanged`] at each lease.
+    #[must_use]
+    pub fn imported(&self) -> bool {
+        self.stamp.is_some()
+    }
+
+    /// Whether it is still as it was when imported (size, times of change, inode). Files of our own always are. A change
+    /// within the clock's tick of the import, or through a writable mapping, can go unnoticed.
+    ///
+    /// # Errors
+    /// What `fstat` says.
+    pub fn unchanged(&self) -> io::Result<bool> {
+        match self.stamp {
+            None => Ok(true),
+            Some(stamp) => Ok(Stamp::of(&self.file.metadata()?) == stamp),
+        }
+    }
+}
+
+impl AsFd for OpenFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,110 @@
+//! Which contents make room for others.
+//!
+//! A pure choice over numbers: what was used least recently and least often goes first, and what nobody could pull
+//! again, is pinned, or is on its way never goes.
+
+use millrace_proto::id::ContentId;
+
+/// A content as eviction sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which content.
+    pub id: ContentId,
+    /// Bytes it occupies in the store.
+    pub bytes: u64,
+    /// Whether it may go at all: complete, not pinned, and to be had from an origin again.
+    pub evictable: bool,
+    /// When it was last asked for, Unix seconds.
+    pub last_used: u64,
+    /// How often it was asked for.
+    pub uses: u64,
+}
+
+/// What the disk and the configuration allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Most bytes the store may occupy; `None` for no limit.
+    pub capacity: Option<u64>,
+    /// Bytes it occupies.
+    pub used: u64,
+    /// Bytes the file system has free.
+    pub free: u64,
+    /// Bytes that must stay free on the file system.
+    pub free_floor: u64,
+}
+
+impl Budget {
+    /// Bytes that must go before `wanted` more fit.
+    #[must_use]
+    pub fn excess(&self, wanted: u64) -> u64 {
+        let over =
+            self.capacity.map_or(0, |capacity| self.used.saturating_add(wanted).saturating_sub(capacity));
+        let low = self.free_floor.saturating_add(wanted).saturating_sub(self.free);
+        over.max(low)
+    }
+}
+
+/// The contents to evict, in order, so that `wanted` more bytes fit. It may fall short: the caller looks at the budget
+/// again.
+///
+/// A content that was asked for n times counts as n + 1 times as recently used: the time since its last use is divided
+/// by n + 1, and the largest quotient goes first.
+#[must_use]
+pub fn choose(candidates: &[Candidate], budget: &Budget, wanted: u64, now: u64) -> Vec<ContentId> {
+    let mut excess = budget.excess(wanted);
+    let mut ranked: Vec<_> =
+        candidates.iter().filter(|candidate| candidate.evictable && candidate.bytes > 0).collect();
+    let idle = |candidate: &Candidate| {
+        // Scaled, so that contents used in the same second are still told apart by their uses.
+        (u128::from(now.saturating_sub(candidate.last_used)) + 1) * 1_000_000
+            / (u128::from(candidate.uses) + 1)
+    };
+    ranked.sort_by_key(|candidate| (std::cmp::Reverse(idle(candidate)), candidate.id));
+    let mut chosen = Vec::new();
+    for candidate in ranked {
+        if excess == 0 {
+            break;
+        }
+        excess = excess.saturating_sub(candidate.bytes);
+        chosen.push(candidate.id);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(name: u8, last_used: u64, uses: u64) -> Candidate {
+        Candidate { id: ContentId([name; 16]), bytes: 10, evictable: true, last_used, uses }
+    }
+
+    fn check(candidates: &[Candidate], wanted: u64, expected: &[u8]) {
+        let budget = Budget { capacity: Some(40), used: 30, free: 1000, free_floor: 100 };
+        let chosen: Vec<_> = choose(candidates, &budget, wanted, 1000).iter().map(|id| id.0[0]).collect();
+        assert_eq!(chosen, expected);
+    }
+
+    #[test]
+    fn the_least_recent_and_least_often_used_go_first() {
+        let contents = [content(1, 900, 0), content(2, 100, 0), content(3, 100, 99)];
+        check(&contents, 10, &[]);
+        check(&contents, 11, &[2]);
+        check(&contents, 25, &[2, 1]);
+        check(&contents, u64::MAX, &[2, 1, 3]);
+    }
+
+    #[test]
+    fn what_may_not_go_stays() {
+        let pinned = Candidate { evictable: false, ..content(1, 0, 0) };
+        check(&[pinned, content(2, 900, 50)], 30, &[2]);
+    }
+
+    #[test]
+    fn the_floor_counts_even_without_a_capacity() {
+        let budget = Budget { capacity: None, used: 0, free: 150, free_floor: 100 };
+        assert_eq!(budget.excess(50), 0);
+        assert_eq!(budget.excess(60), 10);
+        assert_eq!(choose(&[content(7, 0, 0)], &budget, 60, 1), [ContentId([7; 16])]);
+    }
+}

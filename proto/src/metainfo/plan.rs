@@ -101,11 +101,10 @@ mod tests {
             files.iter().map(|(text, length)| (path(text), *length)).collect();
         let plan = plan_files("t", 16_384, &files);
         let shown = plan
-            .as_ref()
             .map(|plan| plan.files.iter().map(|file| (file.path.join("/"), file.offset)).collect::<Vec<_>>());
         let expected =
             expected.map(|files| files.iter().map(|(p, o)| ((*p).to_owned(), *o)).collect::<Vec<_>>());
-        assert_eq!(shown, expected.as_ref().map(Clone::clone));
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -76,10 +76,6 @@ pub(super) fn merge(info: &mut Info, v2_files: Vec<File>) -> Result<(), Metainfo
     let mut end = 0;
     for v1 in &mut info.files {
         if v1.padding {
-            // A pad that fills a piece would give v1 a piece that v2 does not have.
-            if v1.length >= piece_bytes {
-                return Err(mismatch(v1));
-            }
             continue;
         }
         let Some(v2) = v2_files.next() else { return Err(mismatch(v1)) };

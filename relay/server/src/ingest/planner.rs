@@ -108,6 +108,28 @@ impl Planner {
         self.take(start, u64::MAX)
     }
 
+    /// Takes all that is missing in `range` as in flight: it is on its way unasked.
+    pub fn claim(&mut self, range: Range<u64>) {
+        for run in self.missing(range) {
+            self.in_flight.insert(run);
+        }
+    }
+
+    /// The runs of `range` that are not here, on their way or not.
+    #[must_use]
+    pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let (mut at, mut runs) = (range.start, Vec::new());
+        loop {
+            at = self.present.end_of_run(at);
+            if at >= range.end {
+                return runs;
+            }
+            let end = self.present.end_of_gap(at).min(range.end);
+            runs.push(at..end);
+            at = end;
+        }
+    }
+
     /// Notes that the bytes of `range` are here, and returns the pieces that this completes.
     pub fn arrived(&mut self, range: Range<u64>) -> Vec<u32> {
         self.in_flight.remove(range.clone());
@@ -292,6 +314,16 @@ mod tests {
         planner.discarded(0..MIB);
         assert!(!planner.is_complete());
         assert_eq!(all(&mut planner), [0..MIB / 2]);
+    }
+
+    #[test]
+    fn what_comes_unasked_is_in_flight_where_it_was_missing() {
+        let mut planner = single(4 * MIB, MIB);
+        planner.arrived(MIB..2 * MIB);
+        planner.claim(0..4 * MIB);
+        assert_eq!(planner.in_flight().collect::<Vec<_>>(), [0..MIB, 2 * MIB..4 * MIB]);
+        assert_eq!(planner.missing(MIB / 2..3 * MIB), [MIB / 2..MIB, 2 * MIB..3 * MIB]);
+        assert_eq!(planner.next(false), None);
     }
 
     #[test]

@@ -1,0 +1,47 @@
+//! What ingest counts, for `/metrics` and `status`. Written by ingest with relaxed atomics, read by the control thread.
+
+use std::time::Duration;
+
+use millrace_engine::counters::{Counter, Gauge};
+
+/// Upper bounds of the first-byte histogram, in milliseconds; one more bucket takes what is slower.
+pub const FIRST_BYTE_MS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000];
+
+/// The counters of ingest.
+#[derive(Debug, Default)]
+pub struct IngestMetrics {
+    /// Pulls under way.
+    pub pulls_active: Gauge,
+    /// Bytes of bodies that origins sent us, wasted ones included.
+    pub origin_bytes: Counter,
+    /// Requests made, by class of the answer's status: index 1 to 5; index 0 counts those without an answer.
+    pub requests: [Counter; 6],
+    /// Requests that had to be made again.
+    pub retries: Counter,
+    /// Pieces that did not match their hash.
+    pub hash_failures: Counter,
+    /// Contents whose origin changed while they were pulled.
+    pub origin_changes: Counter,
+    /// Connections that were refused because of where they led.
+    pub guard_refusals: Counter,
+    /// Time from the start of a fill to its first byte, by [`FIRST_BYTE_MS`].
+    pub fill_to_first_byte: [Counter; FIRST_BYTE_MS.len() + 1],
+    /// Sum of those times, in microseconds.
+    pub fill_to_first_byte_us: Counter,
+}
+
+impl IngestMetrics {
+    /// Counts an answer.
+    pub fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).min(5);
+        self.requests[class].increment();
+    }
+
+    /// Counts a first byte.
+    pub fn first_byte(&self, after: Duration) {
+        let ms = after.as_millis();
+        let bucket = FIRST_BYTE_MS.iter().position(|bound| ms <= u128::from(*bound)).unwrap_or(FIRST_BYTE_MS.len());
+        self.fill_to_first_byte[bucket].increment();
+        self.fill_to_first_byte_us.add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+    }
+}

@@ -19,7 +19,8 @@ use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::op::{Op, Ops};
 use crate::output::Output;
-use crate::session::{Context, End, Identity, Parked, Random, Shared, Step};
+pub use crate::session::Identity;
+use crate::session::{Context, End, Parked, Random, Shared, Step};
 
 /// How often deadlines are looked at. Time-outs are late by at most this much.
 const SWEEP_MS: u64 = 1_000;
@@ -117,6 +118,7 @@ impl Shard {
         let slots = config.limits.connections_max as usize;
         let shared = Shared {
             shard: id,
+            choker: bittorrent::choker::Choker::new(config.limits.upload_slots),
             limits: config.limits,
             ledger: config.ledger,
             counters: config.counters,
@@ -256,15 +258,15 @@ impl Shard {
         let payload = conn.output.consume(bytes);
         let counters = &self.shared.counters;
         let used = conn.output.content().map(|content| content.counters());
-        match &mut conn.session {
+        match &conn.session {
             Session::Http(_) => {
                 counters.served_http_bytes.add(payload);
                 used.map(|used| used.served_http.fetch_add(payload, Ordering::Relaxed));
             }
-            Session::BitTorrent(peer) => {
+            Session::BitTorrent(_) => {
                 counters.served_bittorrent_bytes.add(payload);
                 used.map(|used| used.served_bittorrent.fetch_add(payload, Ordering::Relaxed));
-                peer.note_sent(payload);
+                self.shared.choker.note_sent(id, payload);
             }
         }
         let limits = &self.shared.limits;
@@ -283,12 +285,15 @@ impl Shard {
         if let Some(conn) = self.conn_mut(id)
             && conn.sending == Sending::Blocked
         {
-            conn.sending = Sending::Queued;
-            self.ready.push_back(id);
+            conn.sending = Sending::Idle;
+            if !conn.output.is_empty() {
+                conn.sending = Sending::Queued;
+                self.ready.push_back(id);
+            }
         }
     }
 
-    /// Lets a session of an open connection do something, and draws the consequences.
+    /// Lets a session of an open connection do something, and draws the consequences for it and for those that wait for its slot.
     fn step(
         &mut self,
         now: Now,
@@ -296,8 +301,20 @@ impl Shard {
         ops: &mut Ops,
         act: impl FnOnce(&mut Session, &mut Context<'_>) -> Step,
     ) {
+        self.step_alone(now, id, ops, act);
+        self.settle_chokes(now, ops);
+    }
+
+    fn step_alone(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        ops: &mut Ops,
+        act: impl FnOnce(&mut Session, &mut Context<'_>) -> Step,
+    ) {
         let Shard { shared, conns, ready, .. } = self;
-        let Some(conn) = conns.get_mut(id.index()).and_then(Option::as_mut).filter(|conn| conn.id == id) else {
+        let Some(conn) = conns.get_mut(id.index()).and_then(Option::as_mut).filter(|conn| conn.id == id)
+        else {
             return;
         };
         let Conn { session, output, peer, closing, sending, stall, .. } = &mut **conn;
@@ -323,13 +340,12 @@ impl Shard {
             }
             _ => {}
         }
-        self.settle_chokes(now, ops);
     }
 
     /// Delivers what choking decided, to other peers of the swarms that were touched.
     fn settle_chokes(&mut self, now: Now, ops: &mut Ops) {
-        while let Some((peer, verdict)) = self.shared.next_verdict(now) {
-            self.step(now, peer, ops, |session, cx| match session {
+        while let Some((peer, verdict)) = self.shared.next_verdict() {
+            self.step_alone(now, peer, ops, |session, cx| match session {
                 Session::BitTorrent(peer) => peer.handle_verdict(cx, verdict),
                 Session::Http(_) => Ok(()),
             });
@@ -351,10 +367,12 @@ impl Shard {
             News::Arrived(id) => self.wake(now, id, ops),
             News::Changed(id) => {
                 self.wake(now, id, ops);
-                self.for_swarm(now, id, ops, |peer, cx| peer.refill(cx));
+                self.for_swarm(now, id, ops, bittorrent::Session::handle_changed);
             }
             News::Piece { content, piece } => {
-                self.for_swarm(now, content, ops, |peer, cx| peer.handle_piece(cx, piece));
+                if self.shared.swarms.get_mut(&content).is_some_and(|swarm| swarm.learn(piece)) {
+                    self.for_swarm(now, content, ops, |peer, cx| peer.handle_piece(cx, piece));
+                }
             }
             News::Answer { conn, answer } => self.step(now, conn, ops, |session, cx| match session {
                 Session::Http(http) => http.handle_answer(cx, answer),
@@ -378,7 +396,8 @@ impl Shard {
         ops: &mut Ops,
         mut act: impl FnMut(&mut bittorrent::Session, &mut Context<'_>) -> Step,
     ) {
-        let members = self.shared.swarms.get(&content).map(bittorrent::swarm::Swarm::members).unwrap_or_default();
+        let members =
+            self.shared.swarms.get(&content).map(bittorrent::swarm::Swarm::members).unwrap_or_default();
         for id in members {
             self.step(now, id, ops, |session, cx| match session {
                 Session::BitTorrent(peer) => act(peer, cx),
@@ -402,6 +421,8 @@ impl Shard {
     /// Hands out turns, then looks at the deadlines when it is time.
     fn turn(&mut self, now: Now, ops: &mut Ops) {
         self.shared.counters.loops.increment();
+        // A connection that closed may have left its upload slot to another.
+        self.settle_chokes(now, ops);
         if now.monotonic_ns >= self.throttled_until_ns {
             self.hand_out_turns(now, ops);
         }
@@ -458,7 +479,8 @@ impl Shard {
     }
 
     fn close(&mut self, id: ConnId, reason: Reason, reset: bool, ops: &mut Ops) {
-        let Some(conn) = self.conns.get_mut(id.index()).and_then(|slot| slot.take_if(|conn| conn.id == id)) else {
+        let Some(conn) = self.conns.get_mut(id.index()).and_then(|slot| slot.take_if(|conn| conn.id == id))
+        else {
             return;
         };
         self.open -= 1;

@@ -3,15 +3,20 @@
 //! Both back ends carry out `Op::Send` here, and share what else they have in common: the mailbox of a shard, its set-up and the
 //! options of its sockets. They differ in readiness, in receiving and in how they bring data in from the disk.
 
+mod corked;
 pub mod header_table;
+mod kept;
 pub mod mailbox;
 pub mod outcome;
 mod pipe;
 mod plan;
+mod reference;
+mod residency;
 mod sealed;
 pub mod selftest;
 pub mod sender;
 pub mod setup;
+mod slice;
 pub mod socket;
 
 pub use header_table::HeaderTables;

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Unsent bytes a socket may hold before it counts as full. Bounds the pages that a slow reader keeps from being evicted, and lets
@@ -63,6 +64,18 @@ pub fn peer_address(address: &SockAddr) -> Option<SocketAddr> {
 /// None that leaves the socket usable.
 pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
     SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO))
+}
+
+/// Bytes that fit between what waits in the socket and its send buffer, `SO_SNDBUF − SIOCOUTQ`: an estimate, since the kernel counts
+/// overhead too and grows the buffer as it goes.
+pub(crate) fn send_room(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let buffer = SockRef::from(&socket).send_buffer_size()?;
+    let mut queued: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the terminals' TIOCOUTQ) writes one int, and `queued` is one that outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    Errno::result(result)?;
+    let queued = u64::try_from(queued).unwrap_or(0);
+    Ok((buffer as u64).saturating_sub(queued))
 }
 
 #[cfg(test)]

@@ -169,6 +169,20 @@ pub struct Totals {
     pub origin_bytes: u64,
     /// Served.
     pub served: PerProtocol,
+    /// Sent, heads and headers included, by the way it went.
+    #[serde(default)]
+    pub sent: SentBytes,
+}
+
+/// Bytes by the way they were sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentBytes {
+    /// By page reference, through the pipe.
+    pub reference: u64,
+    /// By sendfile, which refers to pages as well.
+    pub sendfile: u64,
+    /// By copying.
+    pub copy: u64,
 }
 
 /// Whether a relay takes new work.

@@ -39,6 +39,7 @@ pub struct Content {
     supersedes: Option<ContentId>,
     refetchable: bool,
     hashes_known: bool,
+    imported: bool,
     visible: Visible,
     have: Bits,
     have_count: AtomicU64,
@@ -84,10 +85,11 @@ impl Content {
     pub(crate) fn assemble(new: NewContent, layout: Layout, data: Data) -> Content {
         let visible = match &new.shape {
             Shape::Growing => Visible::growing(),
-            Shape::InPlace { .. } => Visible::whole(layout.length()),
+            Shape::InPlace { .. } | Shape::Imported(_) => Visible::whole(layout.length()),
             _ => Visible::blocks(layout.length(), layout.block_bytes()),
         };
         let pieces = if visible.is_growing() { 0 } else { u64::from(layout.piece_count()) };
+        let imported = matches!(new.shape, Shape::InPlace { .. } | Shape::Imported(_));
         let metainfo = OnceLock::new();
         let hashes_known = matches!(new.shape, Shape::Metainfo(_));
         if let Shape::Metainfo(known) = new.shape {
@@ -108,6 +110,7 @@ impl Content {
             supersedes: new.supersedes,
             refetchable: new.refetchable,
             hashes_known,
+            imported,
             visible,
             have: Bits::clear(pieces),
             have_count: AtomicU64::new(0),

@@ -17,7 +17,7 @@ pub mod visible;
 pub mod waiting;
 
 pub use content::{Content, State};
-pub use disk::OpenFile;
+pub use disk::{OpenFile, Options, Store, StoreError};
 pub use hashes::{PieceHash, Verdict};
 pub use layout::{BLOCK_BYTES, FileIndex, Layout, PieceIndex};
 pub use new_content::NewContent;

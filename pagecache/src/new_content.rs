@@ -47,6 +47,8 @@ pub enum Shape {
     Metainfo(Arc<Metainfo>),
     /// Length known, hashes not.
     Layout(Layout),
+    /// All there from the start, in files of the store; hashes not known.
+    Imported(Layout),
     /// Nothing known: it ends where it ends.
     Growing,
     /// Files of somebody else, all there, served from where they are and never written.
@@ -65,7 +67,7 @@ impl NewContent {
         NewContent {
             id,
             name: name.to_owned(),
-            refetchable: !matches!(shape, Shape::InPlace { .. }),
+            refetchable: !matches!(shape, Shape::InPlace { .. } | Shape::Imported(_)),
             shape,
             etag: etag.to_owned(),
             last_modified: None,

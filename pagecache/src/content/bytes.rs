@@ -3,7 +3,9 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bitvec::prelude::{BitVec, Msb0};
 use millrace_proto::merkle::{self, PieceHasher, leaf_width};
 
 use super::{Content, Data};
@@ -138,11 +140,28 @@ impl Content {
     /// Makes a piece visible and offers it. Its bytes are written, and verified or hashed.
     /// Wake [`Content::take_parked`] and tell [`Content::listeners`] after this.
     pub fn mark_verified(&self, piece: PieceIndex) {
+        if let Data::Files(files) = &self.data {
+            // Before it is offered, so that a commit that finds the piece can also forget its record. A failure costs
+            // nothing but pulling the piece again after a crash.
+            let _ = files.journal.append((piece, self.learned.hash(piece)));
+        }
+        self.restore_piece(piece);
+    }
+
+    /// [`Content::mark_verified`] of a piece that needs no remembering.
+    pub(crate) fn restore_piece(&self, piece: PieceIndex) {
         self.visible.reveal(self.layout.piece_range(piece));
         let index = u64::from(piece.0);
         self.have.set(index..index + 1, |_, newly| {
-            self.have_count.fetch_add(u64::from(newly.count_ones()), std::sync::atomic::Ordering::AcqRel);
+            self.have_count.fetch_add(u64::from(newly.count_ones()), Ordering::AcqRel);
         });
+    }
+
+    /// The pieces that are verified, in the order of BEP 3's bitfield.
+    #[must_use]
+    pub fn bitfield(&self) -> BitVec<u8, Msb0> {
+        let pieces = if self.is_growing() { 0 } else { self.layout.piece_count() };
+        (0..pieces).map(|piece| self.has_piece(PieceIndex(piece))).collect()
     }
 
     /// Makes the whole blocks in `range` visible without verifying them: only for contents whose hashes are unknown.

@@ -114,6 +114,12 @@ impl Content {
         self.hashes_known
     }
 
+    /// Whether it came from local files: then all of it is visible from the start.
+    #[must_use]
+    pub fn is_imported(&self) -> bool {
+        self.imported
+    }
+
     /// What is being done about it.
     #[must_use]
     pub fn state(&self) -> State {

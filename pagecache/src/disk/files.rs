@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwapWeak;
 
+use super::journal::Journal;
 use super::open_file::{Access, OpenFile, Stamp};
 use crate::layout::{FileIndex, FileSpan, Layout};
 
@@ -21,6 +22,9 @@ const GROWING_MAP_BYTES: u64 = 1 << 30;
 /// The data files of a content. Each is opened once for all who use it, and closed when the last lets go.
 pub(crate) struct FileSet {
     place: Place,
+    pub(crate) journal: Journal,
+    /// Held while a state is written, so that states follow each other.
+    pub(super) committing: Mutex<()>,
     growing: bool,
     open: Box<[ArcSwapWeak<OpenFile>]>,
     opening: Mutex<()>,
@@ -40,10 +44,19 @@ pub(in crate::disk) enum Place {
 }
 
 impl FileSet {
-    pub(super) fn new(place: Place, layout: &Layout, growing: bool) -> FileSet {
+    /// The files of the content in `folder`.
+    pub(super) fn new(folder: &Path, place: Place, layout: &Layout, growing: bool) -> FileSet {
         let open = layout.files().iter().map(|_| ArcSwapWeak::from(Weak::new())).collect();
-        let (opening, dirty, lost) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        FileSet { place, growing, open, opening, dirty, lost }
+        FileSet {
+            place,
+            journal: Journal::at(folder.join("arrived")),
+            committing: Mutex::default(),
+            growing,
+            open,
+            opening: Mutex::default(),
+            dirty: Mutex::default(),
+            lost: OnceLock::new(),
+        }
     }
 
     /// The file, opened and mapped. `visible` is how far a growing file must be mapped.

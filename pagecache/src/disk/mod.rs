@@ -1,11 +1,28 @@
 //! The store on a disk: folders of contents, their files and mappings, and state that survives a crash.
+//!
+//! `<store>/lock`, `version` and `contents/<id>/` with `data/` (laid out as the torrent lays it out), `state`, `arrived`,
+//! `content.json` and `metainfo.torrent`.
 
+mod description;
+mod durable;
+mod error;
 mod files;
-#[expect(unsafe_code, reason = "mmap'd pointers, cachestat and FICLONE: the one place of the crate")]
+mod import;
+mod journal;
+mod load;
+#[expect(unsafe_code, reason = "cachestat and FICLONE: the one place of the crate")]
 mod mapping;
 mod open_file;
 pub mod residency;
+mod room;
+mod state_file;
+mod store;
+mod verify;
 
+pub use error::StoreError;
 pub(crate) use files::FileSet;
+pub use import::Imported;
 pub use mapping::Mapped;
 pub use open_file::{OpenFile, Stamp};
+pub use store::{Options, Problem, Store};
+pub use verify::{Report, verify, verify_content};

@@ -1,0 +1,191 @@
+//! Reading the contents of a store at start: their states are believed, only what the journal names is hashed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use millrace_proto::id::ContentId;
+use millrace_proto::metainfo::Metainfo;
+
+use super::description::{DescribedShape, Description};
+use super::durable::{self, Unreadable};
+use super::error::StoreError;
+use super::files::{FileSet, Place};
+use super::state_file::Saved;
+use crate::content::{Content, Data, State};
+use crate::hashes::Verdict;
+use crate::layout::{Layout, PieceIndex};
+use crate::new_content::{NewContent, Shape};
+
+/// Reads the content in `folder`.
+///
+/// # Errors
+/// [`StoreError::Version`] for files of a later program; anything else concerns this content alone.
+pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreError> {
+    let json = folder.join("content.json");
+    let described = durable::read_either(folder, "content.json", Description::decode)
+        .map_err(StoreError::unreadable(&json))?;
+    let (shape, layout, place) = shape(folder, &described.name, described.shape.clone())?;
+    let growing = matches!(shape, Shape::Growing);
+    let files = FileSet::new(folder, place, &layout, growing);
+    if growing {
+        // Its origin tells no length and so cannot resume: what came is of no use. Unlinked, not cut.
+        durable::remove(&folder.join("data").join(&described.name)).map_err(StoreError::at(folder))?;
+    }
+    let measured = files.measure(&layout);
+    if growing || !measured.short.is_empty() {
+        files.create(&layout).map_err(StoreError::at(folder))?;
+    }
+    let used = described.used;
+    let content = Content::assemble(new_content(id, described, shape), layout, Data::Files(files));
+    let counters = content.counters();
+    counters.served_http.store(used.served_http, Relaxed);
+    counters.served_bittorrent.store(used.served_bittorrent, Relaxed);
+    counters.origin_bytes.store(used.origin_bytes, Relaxed);
+    counters.last_used.store(used.last_used, Relaxed);
+    counters.uses.store(used.uses, Relaxed);
+    counters.allocated_bytes.store(measured.allocated_bytes, Relaxed);
+    if content.metainfo().is_none()
+        && let Ok(metainfo) = read_metainfo(folder)
+    {
+        content.set_metainfo(Arc::new(metainfo));
+    }
+    restore(folder, &content, &measured.short)?;
+    Ok(Arc::new(content))
+}
+
+/// Takes over what the state and the journal say, except of pieces that lie in the `short` files.
+fn restore(folder: &Path, content: &Content, short: &[usize]) -> Result<(), StoreError> {
+    if content.is_imported() && !short.is_empty() {
+        content.quarantine("a file was changed, cut or removed since it was imported: import it again");
+        return Ok(());
+    }
+    let state = folder.join("state");
+    let fits = |saved: &Saved| {
+        let pieces = usize::try_from(content.layout().piece_count());
+        saved.id == content.id()
+            && saved.piece_bytes == content.layout().piece_bytes()
+            && saved.length == content.layout().length()
+            && pieces == Ok(saved.good.len())
+    };
+    let saved = match durable::read_either(folder, "state", Saved::decode) {
+        Ok(saved) => Some(saved).filter(|saved| fits(saved) && !content.is_growing()),
+        // Nothing is vouched for then, and nothing worse: the journal may still name pieces.
+        Err(Unreadable::Torn(_)) => None,
+        Err(other) => return Err(StoreError::unreadable(&state)(other)),
+    };
+    let lost = |piece: PieceIndex| {
+        let range = content.layout().piece_range(piece);
+        short.iter().any(|&file| {
+            content
+                .layout()
+                .files()
+                .get(file)
+                .is_some_and(|file| file.offset < range.end && range.start < file.end())
+        })
+    };
+    let indexed = |at: usize| u32::try_from(at).ok().map(PieceIndex);
+    if let Some(saved) = saved {
+        let learned = saved.learned.iter().enumerate();
+        for (piece, hash) in learned.filter_map(|(at, hash)| Some((indexed(at)?, (*hash)?))) {
+            content.record_hash(piece, hash);
+        }
+        let good = saved.good.iter_ones().filter_map(indexed);
+        good.filter(|&piece| !lost(piece)).for_each(|piece| content.restore_piece(piece));
+    }
+    rehash(folder, content, lost)?;
+    if content.is_complete() && !content.is_growing() {
+        content.set_state(State::Complete);
+    }
+    Ok(())
+}
+
+/// Hashes the pieces that the journal names and keeps those that are as it says.
+fn rehash(folder: &Path, content: &Content, lost: impl Fn(PieceIndex) -> bool) -> Result<(), StoreError> {
+    let Data::Files(files) = &content.data else { return Ok(()) };
+    let path = folder.join("arrived");
+    let records = files.journal.read().map_err(StoreError::unreadable(&path))?;
+    // What is still worth remembering is written again by `mark_verified`.
+    files.journal.retain(|_| false).map_err(StoreError::at(&path))?;
+    if content.is_growing() {
+        return Ok(());
+    }
+    for (piece, hash) in records {
+        if piece.0 >= content.layout().piece_count() || content.has_piece(piece) || lost(piece) {
+            continue;
+        }
+        if let Some(hash) = hash {
+            content.record_hash(piece, hash);
+        }
+        if matches!(content.verify_piece(piece), Ok(Verdict::Good)) {
+            content.mark_verified(piece);
+        }
+    }
+    Ok(())
+}
+
+fn shape(folder: &Path, name: &str, described: DescribedShape) -> Result<(Shape, Layout, Place), StoreError> {
+    let json = folder.join("content.json");
+    let stored = Place::Stored(folder.join("data"));
+    Ok(match described {
+        DescribedShape::Metainfo => {
+            let metainfo = Arc::new(read_metainfo(folder)?);
+            let layout = Layout::from_info(&metainfo.info)?;
+            (Shape::Metainfo(metainfo), layout, stored)
+        }
+        DescribedShape::Layout(layout) => {
+            let layout = layout.layout().map_err(StoreError::unreadable(&json))?;
+            (Shape::Layout(layout.clone()), layout, stored)
+        }
+        DescribedShape::Imported(layout) => {
+            let layout = layout.layout().map_err(StoreError::unreadable(&json))?;
+            (Shape::Imported(layout.clone()), layout, stored)
+        }
+        DescribedShape::Growing => (Shape::Growing, Layout::growing(name), stored),
+        DescribedShape::InPlace { layout, files } => {
+            let layout = layout.layout().map_err(StoreError::unreadable(&json))?;
+            let paths = files.iter().map(|file| file.as_ref().map(|file| file.0.clone()).unwrap_or_default());
+            (Shape::InPlace { layout: layout.clone(), paths: paths.collect() }, layout, Place::InPlace(files))
+        }
+    })
+}
+
+fn new_content(id: ContentId, described: Description, shape: Shape) -> NewContent {
+    NewContent {
+        id,
+        supersedes: described.supersedes(),
+        sha256: described.sha256(),
+        name: described.name,
+        shape,
+        etag: described.etag,
+        last_modified: described.last_modified,
+        added: described.added,
+        pinned: described.pinned,
+        priority: described.priority,
+        paused: described.paused,
+        refetchable: described.refetchable,
+        sources: described.sources,
+    }
+}
+
+fn read_metainfo(folder: &Path) -> Result<Metainfo, StoreError> {
+    let path = folder.join("metainfo.torrent");
+    let bytes = fs::read(&path).map_err(StoreError::at(&path))?;
+    Metainfo::parse(&bytes).map_err(|error| StoreError::Damaged { path, why: error.to_string() })
+}
+
+/// The folders of contents below `contents`, after removing what an interrupted addition or removal left.
+pub(super) fn folders(contents: &Path) -> Result<Vec<(PathBuf, ContentId)>, StoreError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(contents).map_err(StoreError::at(contents))? {
+        let path = entry.map_err(StoreError::at(contents))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Ok(id) = name.parse() {
+            found.push((path, id));
+        } else if name.starts_with(".new-") || name.starts_with(".removed-") {
+            fs::remove_dir_all(&path).map_err(StoreError::at(&path))?;
+        }
+    }
+    Ok(found)
+}

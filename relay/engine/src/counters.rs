@@ -85,11 +85,13 @@ pub enum Reason {
     BadMessage,
     /// The relay is draining.
     Draining,
+    /// Neither side wants anything of the other: two seeds, or the relay itself.
+    NothingToDo,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [(Reason, &'static str); 15] = [
+    pub const ALL: [(Reason, &'static str); 16] = [
         (Reason::PeerClosed, "peer_closed"),
         (Reason::Broken, "broken"),
         (Reason::TooManyConnections, "too_many_connections"),
@@ -105,6 +107,7 @@ impl Reason {
         (Reason::UnknownTorrent, "unknown_torrent"),
         (Reason::BadMessage, "bad_message"),
         (Reason::Draining, "draining"),
+        (Reason::NothingToDo, "nothing_to_do"),
     ];
 }
 

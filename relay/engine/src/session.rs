@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millrace_pagecache::content::Content;
 use millrace_proto::id::ContentId;
 
+use crate::bittorrent::choker::Choker;
 use crate::bittorrent::swarm::Swarm;
 use crate::catalog::Catalog;
 use crate::counters::{Counters, Reason};
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Catalog,
     pub(crate) parked: Parked,
     pub(crate) swarms: HashMap<ContentId, Swarm>,
+    pub(crate) choker: Choker,
     pub(crate) identity: Identity,
     pub(crate) random: Random,
     pub(crate) draining: bool,

@@ -1,0 +1,81 @@
+//! The opening of a connection: which content the peer wants, and our side of the handshake (BEP 3).
+
+use std::sync::Arc;
+
+use millrace_pagecache::content::{Content, State};
+use millrace_proto::id::InfoHashV1;
+use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Progress, Reserved, early_infohash};
+
+use crate::counters::Reason;
+use crate::session::{Context, End};
+
+/// A handshake that is arriving.
+#[derive(Debug)]
+pub(super) struct Handshaking {
+    received: [u8; HANDSHAKE_BYTES],
+    count: usize,
+    /// Set once the peer has named it, and was answered.
+    content: Option<Arc<Content>>,
+}
+
+/// A handshake that both sides have made.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) content: Arc<Content>,
+    pub(super) handshake: Handshake,
+}
+
+impl Handshaking {
+    pub(super) fn new() -> Self {
+        Handshaking { received: [0; HANDSHAKE_BYTES], count: 0, content: None }
+    }
+
+    /// Takes the next bytes of the handshake off the front of `data`. `None` while some are still to come.
+    pub(super) fn handle(&mut self, cx: &mut Context<'_>, data: &mut &[u8]) -> Result<Option<Opened>, End> {
+        let (now, later) = data.split_at(data.len().min(HANDSHAKE_BYTES - self.count));
+        self.received[self.count..self.count + now.len()].copy_from_slice(now);
+        self.count += now.len();
+        *data = later;
+
+        let received = &self.received[..self.count];
+        let progress = Handshake::parse(received);
+        if progress == Progress::NotBitTorrent {
+            return Err(End::Now(Reason::NotBitTorrent));
+        }
+        if self.content.is_none()
+            && let Some(infohash) = early_infohash(received)
+        {
+            // BEP 3: answered before the peer id came, for which some wait.
+            self.content = Some(answer(cx, infohash)?);
+        }
+        let Progress::Whole(handshake) = progress else { return Ok(None) };
+        if handshake.peer_id == cx.shared.identity.peer_id {
+            // Our own address, learned from a tracker.
+            return Err(End::Now(Reason::NothingToDo));
+        }
+        Ok(self.content.take().map(|content| Opened { content, handshake }))
+    }
+}
+
+/// Finds the content and queues our handshake, under the infohash that the peer used.
+fn answer(cx: &mut Context<'_>, infohash: [u8; 20]) -> Result<Arc<Content>, End> {
+    let content = cx.shared.catalog.by_infohash(InfoHashV1(infohash)).filter(|content| is_offered(content));
+    let content = Arc::clone(content.ok_or(End::Now(Reason::UnknownTorrent))?);
+    let mut reserved = Reserved::default().with_fast().with_extension_protocol();
+    if content.metainfo().is_some_and(|metainfo| metainfo.info.v2) {
+        reserved = reserved.with_v2();
+    }
+    let ours = Handshake { reserved, infohash, peer_id: cx.shared.identity.peer_id };
+    cx.output.lease(&content);
+    cx.output.push_bytes(&ours.encode());
+    Ok(content)
+}
+
+/// Whether the content can have a swarm: it is there, and its metainfo cuts it into the pieces in which it is stored.
+fn is_offered(content: &Content) -> bool {
+    let layout = content.layout();
+    content.state() != State::Removed
+        && content.metainfo().is_some_and(|metainfo| {
+            metainfo.info.piece_bytes == layout.piece_bytes() && metainfo.info.length == layout.length()
+        })
+}

@@ -1,0 +1,148 @@
+//! One BitTorrent connection, from its first byte to its end: a handshake, then a peer.
+
+use std::sync::Arc;
+
+use millrace_pagecache::layout::PieceIndex;
+
+use super::choker::Verdict;
+use super::handshake::Handshaking;
+use super::inbox::{Inbox, Next};
+use super::peer::Peer;
+use crate::counters::Reason;
+use crate::ids::{ConnId, Now};
+use crate::limits::Limits;
+use crate::op::Op;
+use crate::session::{Context, End, Shared, Step};
+use crate::shard::{Deadline, after};
+
+#[derive(Debug)]
+enum State {
+    Handshaking { opening: Handshaking, by: Deadline },
+    Open { inbox: Inbox, peer: Box<Peer>, receiving: bool, idle: Deadline },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Session(State);
+
+impl Session {
+    pub(crate) fn new(now: Now, limits: &Limits) -> Self {
+        let by = after(now, limits.handshake_timeout, Reason::SlowHead);
+        Session(State::Handshaking { opening: Handshaking::new(), by })
+    }
+
+    /// When this connection has waited too long, and for what. Of a peer that is not read from nothing is expected; whether it
+    /// reads is the shard's to see.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        match &self.0 {
+            State::Handshaking { by, .. } => Some(*by),
+            State::Open { receiving, idle, .. } => receiving.then_some(*idle),
+        }
+    }
+
+    /// Handles what the peer sent; nothing means that it has finished.
+    pub(crate) fn handle_received(&mut self, cx: &mut Context<'_>, mut data: &[u8]) -> Step {
+        if data.is_empty() {
+            return Err(End::Now(Reason::PeerClosed));
+        }
+        if let State::Handshaking { opening, .. } = &mut self.0 {
+            let Some(opened) = opening.handle(cx, &mut data)? else { return Ok(()) };
+            self.0 = State::Open {
+                inbox: Inbox::default(),
+                peer: Box::new(Peer::join(cx, opened)),
+                receiving: true,
+                idle: after(cx.now, cx.shared.limits.peer_idle_timeout, Reason::Idle),
+            };
+        }
+        let State::Open { inbox, peer, receiving, idle } = &mut self.0 else { return Ok(()) };
+        *idle = after(cx.now, cx.shared.limits.peer_idle_timeout, Reason::Idle);
+        let limits = peer.frame_limits(&cx.shared.limits);
+        loop {
+            match inbox.next(&mut data, &limits) {
+                Next::Message(message) => peer.handle_message(cx, message)?,
+                Next::Nothing => break,
+                Next::Invalid => return Err(End::Now(Reason::BadMessage)),
+            }
+        }
+        if *receiving && peer.is_behind() {
+            *receiving = false;
+            cx.ops.push(Op::PauseReceive { conn: cx.conn });
+        }
+        self.refill(cx)
+    }
+
+    /// Queues the next batch when everything went out.
+    pub(crate) fn refill(&mut self, cx: &mut Context<'_>) -> Step {
+        let State::Open { peer, receiving, idle, .. } = &mut self.0 else { return Ok(()) };
+        peer.refill(cx)?;
+        if !*receiving && !peer.is_behind() {
+            *receiving = true;
+            *idle = after(cx.now, cx.shared.limits.peer_idle_timeout, Reason::Idle);
+            cx.ops.push(Op::Receive { conn: cx.conn });
+        }
+        Ok(())
+    }
+
+    /// The choker has decided.
+    pub(crate) fn handle_verdict(&mut self, cx: &mut Context<'_>, verdict: Verdict) -> Step {
+        let State::Open { peer, .. } = &mut self.0 else { return Ok(()) };
+        peer.handle_verdict(cx, verdict);
+        Ok(())
+    }
+
+    /// A piece was verified that this peer has not been told of.
+    pub(crate) fn handle_piece(&mut self, cx: &mut Context<'_>, piece: PieceIndex) -> Step {
+        let State::Open { peer, .. } = &mut self.0 else { return Ok(()) };
+        peer.handle_piece(cx, piece)
+    }
+
+    /// The content was paused, resumed, completed or has failed.
+    pub(crate) fn handle_changed(&mut self, cx: &mut Context<'_>) -> Step {
+        if let State::Open { peer, .. } = &self.0 {
+            peer.settle_interest(cx);
+        }
+        self.refill(cx)
+    }
+
+    /// The content was removed.
+    pub(crate) fn handle_gone(&mut self, cx: &mut Context<'_>) -> Step {
+        self.end(cx, Reason::ContentLost)
+    }
+
+    /// The relay is about to stop.
+    pub(crate) fn handle_drain(&mut self, cx: &mut Context<'_>) -> Step {
+        self.end(cx, Reason::Draining)
+    }
+
+    /// Says that no more requests are taken, and ends when what is queued went out.
+    fn end(&mut self, cx: &mut Context<'_>, reason: Reason) -> Step {
+        match &mut self.0 {
+            State::Handshaking { .. } => Err(End::Now(reason)),
+            State::Open { peer, .. } => {
+                peer.handle_end(cx);
+                Err(End::AfterOutput(reason))
+            }
+        }
+    }
+
+    /// Once a second.
+    pub(crate) fn handle_tick(&mut self, cx: &mut Context<'_>) -> Step {
+        let State::Open { peer, .. } = &mut self.0 else { return Ok(()) };
+        let current = cx.shared.catalog.by_id(peer.content().id());
+        if !current.is_some_and(|current| Arc::ptr_eq(current, peer.content())) {
+            // Another body under the same name: the peer comes back to it, and hears what it has.
+            return self.end(cx, Reason::ContentLost);
+        }
+        peer.handle_tick(cx)?;
+        self.refill(cx)
+    }
+
+    /// The connection is gone.
+    pub(crate) fn leave(&self, id: ConnId, shared: &mut Shared) {
+        if let State::Open { peer, .. } = &self.0 {
+            shared.leave_swarm(peer.content().id(), id);
+            shared.choker.forget(id);
+            shared.count_unchoked();
+        }
+    }
+}

@@ -339,3 +339,68 @@ mod loom_tests {
         });
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// 100 blocks of 10 bytes, the last of 5.
+    fn blocks() -> Visible {
+        Visible::blocks(995, 10)
+    }
+
+    #[test]
+    fn a_lane_shows_bytes_as_they_come() {
+        let visible = blocks();
+        let mut lane = visible.open_lane(20).unwrap();
+        for (to, bytes) in [(25, 5), (30, 10), (31, 11), (57, 37)] {
+            visible.advance(&mut lane, to);
+            assert_eq!((visible.until(20, 995), visible.bytes()), (to, bytes));
+        }
+        assert_eq!(visible.until(0, 995), 0);
+        assert!(visible.intersects(56..58) && !visible.intersects(57..60) && !visible.intersects(0..20));
+        visible.close_lane(lane);
+        assert_eq!(visible.until(20, 995), 57, "what a lane left stays visible");
+        assert!(visible.open_lane(56).is_none() && visible.open_lane(58).is_none());
+        let mut lane = visible.open_lane(57).unwrap();
+        visible.advance(&mut lane, 995);
+        assert_eq!((visible.until(20, u64::MAX), visible.bytes()), (995, 975));
+    }
+
+    #[test]
+    fn whole_blocks_only_are_revealed() {
+        let visible = blocks();
+        visible.reveal(5..39);
+        assert_eq!((visible.until(5, 995), visible.until(10, 995), visible.until(12, 20)), (5, 30, 20));
+        visible.reveal(30..995);
+        visible.reveal(0..10);
+        assert_eq!((visible.until(0, u64::MAX), visible.bytes()), (995, 995));
+        assert_eq!(visible.until(2000, 3000), 2000);
+    }
+
+    #[test]
+    fn lanes_are_limited_and_reused() {
+        let visible = blocks();
+        let lanes: Vec<_> = (0..64).map(|block| visible.open_lane(block * 10).unwrap()).collect();
+        assert!(visible.open_lane(650).is_none());
+        lanes.into_iter().for_each(|lane| visible.close_lane(lane));
+        assert!(visible.open_lane(650).is_some());
+    }
+
+    #[test]
+    fn a_reader_never_sees_less_than_before() {
+        let visible = Visible::blocks(64 * 1024, 16);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut lane = visible.open_lane(0).unwrap();
+                (1..=64 * 1024).for_each(|to| visible.advance(&mut lane, to));
+            });
+            let mut seen = 0;
+            while seen < 64 * 1024 {
+                let now = visible.until(0, u64::MAX);
+                assert!(now >= seen, "{now} after {seen}");
+                seen = now;
+            }
+        });
+    }
+}

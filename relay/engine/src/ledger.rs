@@ -172,8 +172,11 @@ mod tests {
             }
         }
         for start in 0..4_000 {
-            let window: u64 =
-                sent_at.iter().filter(|(ms, _)| (start..start + 1_000).contains(ms)).map(|(_, bytes)| bytes).sum();
+            let window: u64 = sent_at
+                .iter()
+                .filter(|(ms, _)| (start..start + 1_000).contains(ms))
+                .map(|(_, bytes)| bytes)
+                .sum();
             assert!(window <= rate + rate / 100, "window at {start} ms carried {window} bytes");
         }
         let total: u64 = sent_at.iter().map(|(_, bytes)| bytes).sum();

@@ -40,7 +40,12 @@ pub(super) enum Reply {
 }
 
 /// Queues a head, and an answer without body is whole. `write` adds the fields.
-fn head(cx: &mut Context<'_>, request: Option<&Request<'_>>, status: u16, write: impl FnOnce(&mut HeadWriter<'_>)) {
+fn head(
+    cx: &mut Context<'_>,
+    request: Option<&Request<'_>>,
+    status: u16,
+    write: impl FnOnce(&mut HeadWriter<'_>),
+) {
     let mut buffer = [0; HEAD_BYTES];
     let date = HttpDate::from_unix(cx.now.unix_s);
     let mut writer = HeadWriter::new(&mut buffer, status, &date);
@@ -113,7 +118,11 @@ pub(super) fn method_not_allowed(cx: &mut Context<'_>, request: &Request<'_>) ->
 
 /// A document that the control thread made.
 #[expect(clippy::unnecessary_wraps, reason = "all ways to answer a request look the same to the session")]
-pub(super) fn document(cx: &mut Context<'_>, request: &Request<'_>, document: &Document) -> Result<Reply, End> {
+pub(super) fn document(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    document: &Document,
+) -> Result<Reply, End> {
     head(cx, Some(request), document.status, |head| {
         head.content_type(document.content_type).content_length(document.body.len() as u64);
         for (name, value) in &document.fields {
@@ -300,9 +309,15 @@ fn file_head(
         }
         head.content_disposition(Disposition::Inline, name).cache_control("public, no-transform");
         let id = content.id();
-        head.field("Link", format_args!("</c/{id}.meta4>; rel=describedby; type=\"application/metalink4+xml\""));
+        head.field(
+            "Link",
+            format_args!("</c/{id}.meta4>; rel=describedby; type=\"application/metalink4+xml\""),
+        );
         if content.metainfo().is_some() {
-            head.field("Link", format_args!("</c/{id}.torrent>; rel=describedby; type=\"application/x-bittorrent\""));
+            head.field(
+                "Link",
+                format_args!("</c/{id}.torrent>; rel=describedby; type=\"application/x-bittorrent\""),
+            );
         }
         if let Some(sha256) = sha256 {
             head.repr_digest(sha256);
@@ -327,4 +342,3 @@ fn file_name(place: &Place) -> &str {
     let file = place.content.layout().file(place.file);
     file.and_then(|file| file.path.last()).map_or("download", String::as_str)
 }
-

@@ -61,7 +61,12 @@ impl Parts {
 
 impl Multi {
     fn format(&self) -> Multipart<'_> {
-        Multipart { ranges: &self.ranges, length: self.length, media_type: self.media_type, boundary: self.boundary }
+        Multipart {
+            ranges: &self.ranges,
+            length: self.length,
+            media_type: self.media_type,
+            boundary: self.boundary,
+        }
     }
 
     /// The `Content-Type` of the answer.

@@ -106,7 +106,9 @@ impl Session {
 
     pub(crate) fn handle_drain(&mut self, cx: &mut Context<'_>) -> Step {
         match self.state {
-            State::Head if cx.output.is_empty() && self.input.is_empty() => Err(End::AfterOutput(Reason::Draining)),
+            State::Head if cx.output.is_empty() && self.input.is_empty() => {
+                Err(End::AfterOutput(Reason::Draining))
+            }
             _ => Ok(()),
         }
     }
@@ -159,7 +161,9 @@ impl Session {
         match body.fill(cx) {
             Fill::Queued => *park = None,
             Fill::Parked => {
-                park.get_or_insert_with(|| after(cx.now, cx.shared.limits.park_timeout, Reason::ParkedTooLong));
+                park.get_or_insert_with(|| {
+                    after(cx.now, cx.shared.limits.park_timeout, Reason::ParkedTooLong)
+                });
                 return Ok(false);
             }
             // The reader must not take what it has for the whole (RFC 9112 §8).
@@ -227,7 +231,8 @@ impl Session {
         act: impl FnOnce(&mut Context<'_>, &Request<'_>) -> Result<Reply, End>,
     ) -> Step {
         let input = std::mem::take(&mut self.input);
-        let Parsed::Request { head_bytes, request } = request::parse(&input, &head_limits(&cx.shared.limits)) else {
+        let Parsed::Request { head_bytes, request } = request::parse(&input, &head_limits(&cx.shared.limits))
+        else {
             unreachable!("the head was parsed before, and has not changed")
         };
         // A body that nobody reads cannot be told from the next request: answer, and end (RFC 9112 §9.3).

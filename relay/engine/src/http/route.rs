@@ -41,11 +41,8 @@ pub(super) fn answer(cx: &mut Context<'_>, request: &Request<'_>) -> Result<Repl
             Asked::Other => {}
         }
     }
-    let question = Question {
-        path: path.as_str().to_owned(),
-        query: query.map(str::to_owned),
-        peer: cx.peer.ip(),
-    };
+    let question =
+        Question { path: path.as_str().to_owned(), query: query.map(str::to_owned), peer: cx.peer.ip() };
     Ok(Reply::Ask(Box::new(question)))
 }
 

@@ -4,17 +4,16 @@
 //! back. The memory is unmapped only after the kernel has let go of it; a loop that ends before leaks it instead.
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 use io_uring::{Submitter, cqueue};
-use nix::libc::c_void;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::mapping::Mapping;
 
 /// Bytes of one buffer: a request head or some 200 requests of the peer wire fit.
-pub(crate) const BUFFER_BYTES: usize = 4096;
+pub(crate) const BUFFER_BYTES: u16 = 4096;
 
 /// The only group of buffers of a ring.
 pub(crate) const GROUP: u16 = 0;
@@ -28,10 +27,10 @@ pub(crate) fn count_for(connections_max: u32) -> u16 {
 /// The buffers and the ring in which they are handed to the kernel.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// `count` entries, then nothing; the tail lies in the first of them.
-    entries: NonNull<BufRingEntry>,
+    /// `count` of `BufRingEntry`; the tail lies in the first of them.
+    entries: Mapping,
     /// `count` times [`BUFFER_BYTES`].
-    memory: NonNull<u8>,
+    memory: Mapping,
     count: u16,
     tail: u16,
     /// Which buffers are ours now.
@@ -55,16 +54,20 @@ impl Buffers {
     /// No memory; EINVAL from a kernel before 5.19.
     pub(crate) fn new(submitter: &Submitter<'_>, count: u16) -> io::Result<Self> {
         debug_assert!(count.is_power_of_two());
-        let entries = map(usize::from(count) * size_of::<BufRingEntry>())?.cast();
-        let memory = map(usize::from(count) * BUFFER_BYTES)?.cast();
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * usize::from(BUFFER_BYTES))?;
         let ours = vec![true; usize::from(count)].into_boxed_slice();
         let mut buffers = Buffers { entries, memory, count, tail: 0, ours, registered: false };
-        let address = entries.as_ptr() as u64;
+        let address = buffers.first_entry().as_ptr() as u64;
         // SAFETY: `entries` is a page-aligned mapping of `count` entries that `Drop` keeps while `registered` is set.
         unsafe { submitter.register_buf_ring_with_flags(address, count, GROUP, 0) }?;
         buffers.registered = true;
         (0..count).for_each(|id| buffers.provide(id));
         Ok(buffers)
+    }
+
+    fn first_entry(&self) -> NonNull<BufRingEntry> {
+        self.entries.start()
     }
 
     /// The buffer a completion names, or none where it carries no data.
@@ -76,7 +79,7 @@ impl Buffers {
         let bytes = usize::try_from(completion.result()).unwrap_or(0);
         let ours = self.ours.get_mut(usize::from(id)).expect("the kernel names a buffer that does not exist");
         assert!(
-            !*ours && bytes <= BUFFER_BYTES,
+            !*ours && bytes <= usize::from(BUFFER_BYTES),
             "the kernel filled buffer {id}, which was not its own, with {bytes} bytes"
         );
         *ours = true;
@@ -86,7 +89,8 @@ impl Buffers {
     /// What the kernel received.
     pub(crate) fn bytes<'b>(&'b self, filled: &'b Filled) -> &'b [u8] {
         // SAFETY: `take` checked that the id is below `count`, so the result lies in the mapping of `count` buffers.
-        let start = unsafe { self.memory.add(usize::from(filled.id) * BUFFER_BYTES) };
+        let start =
+            unsafe { self.memory.start::<u8>().add(usize::from(filled.id) * usize::from(BUFFER_BYTES)) };
         // SAFETY: `take` made the buffer ours, so nobody writes to it while the `Filled` lives; `bytes` is at most its size, and
         // the mapping was zeroed, so all of it is initialised.
         unsafe { std::slice::from_raw_parts(start.as_ptr(), filled.bytes) }
@@ -99,20 +103,20 @@ impl Buffers {
 
     fn provide(&mut self, id: u16) {
         // SAFETY: ids come from `new` and `take`, both below `count`: inside the mapping.
-        let buffer = unsafe { self.memory.add(usize::from(id) * BUFFER_BYTES) };
+        let buffer = unsafe { self.memory.start::<u8>().add(usize::from(id) * usize::from(BUFFER_BYTES)) };
         let at = usize::from(self.tail & (self.count - 1));
         // SAFETY: `at` is below `count`, the number of entries in the mapping.
-        let mut slot = unsafe { self.entries.add(at) };
+        let mut slot = unsafe { self.first_entry().add(at) };
         // SAFETY: the kernel reads entries from its head up to the tail only. There are as many entries as buffers and this one's
         // buffer is ours, so entry `tail` is outside that range, and the kernel never writes to entries.
         let entry = unsafe { slot.as_mut() };
         entry.set_addr(buffer.as_ptr() as u64);
-        entry.set_len(BUFFER_BYTES as u32);
+        entry.set_len(u32::from(BUFFER_BYTES));
         entry.set_bid(id);
         self.ours[usize::from(id)] = false;
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `entries` is the address of the first entry of the registered ring, in whose reserved half-word the tail lies.
-        let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) };
+        let tail = unsafe { BufRingEntry::tail(self.first_entry().as_ptr()) };
         // SAFETY: the half-word is aligned, lives as long as `self`, and is written by this thread alone; the kernel loads it.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         // Release: the entry is complete before the kernel sees it.
@@ -135,27 +139,10 @@ impl Drop for Buffers {
         if self.registered {
             // The loop ended in a panic or an error. The kernel may write to this memory until it has torn the ring down, some time
             // after it was closed: leaking is the only sound thing left.
-            return;
+            self.entries.leak();
+            self.memory.leak();
         }
-        unmap(self.entries.cast(), usize::from(self.count) * size_of::<BufRingEntry>());
-        unmap(self.memory.cast(), usize::from(self.count) * BUFFER_BYTES);
     }
-}
-
-fn map(bytes: usize) -> io::Result<NonNull<c_void>> {
-    let bytes = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: no address is asked for, so the mapping replaces nothing.
-    let mapped = unsafe {
-        mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)
-    };
-    Ok(mapped?)
-}
-
-fn unmap(start: NonNull<c_void>, bytes: usize) {
-    // SAFETY: start and length are those of a mapping made by `map` and owned by the `Buffers` being dropped; the kernel has let go
-    // of it, and no `Filled` can be read without the `Buffers`.
-    let unmapped = unsafe { munmap(start, bytes) };
-    debug_assert!(unmapped.is_ok(), "a mapping of ours cannot be unmapped");
 }
 
 #[cfg(test)]
@@ -230,12 +217,13 @@ mod tests {
     #[test]
     fn running_out_ends_the_receive_and_nothing_is_lost_once_buffers_are_back() {
         check("running_out_ends_the_receive_and_nothing_is_lost_once_buffers_are_back", |scene| {
-            let sent: Vec<u8> = (0..=250).cycle().take((usize::from(COUNT) + 5) * BUFFER_BYTES / 2).collect();
+            let sent: Vec<u8> =
+                (0..=250).cycle().take((usize::from(COUNT) + 5) * usize::from(BUFFER_BYTES) / 2).collect();
             let mut received = Vec::new();
             let mut ran_out = false;
             scene.receive();
             let mut held = Vec::new();
-            for piece in sent.chunks(BUFFER_BYTES / 2) {
+            for piece in sent.chunks(usize::from(BUFFER_BYTES) / 2) {
                 // Written one by one and never given back, each takes a buffer.
                 scene.theirs.write_all(piece).unwrap();
                 for completion in scene.completions() {

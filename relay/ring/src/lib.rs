@@ -1,5 +1,28 @@
-//! Engine operations over io_uring
-pub(crate) mod buffers;
+//! The io_uring back end of a shard: turns engine operations into requests, and completions into events.
+//!
+//! [`probe()`] tells whether this host allows it, [`run`] runs a shard until it is drained. The ring gives readiness, connections,
+//! received bytes and the disk; sending is done by `millrace-send`, the same as over epoll.
+//!
+//! **Receiving and pauses.** A connection that receives has one multishot receive in flight, and the kernel picks a buffer for each
+//! piece. `Op::PauseReceive` cancels it. What the kernel had received before the cancellation took effect is still delivered, in
+//! order, as `Event::Received`: nothing is held back, since it would have to be held in memory that no limit accounts for, while the
+//! engine has such limits and enforces them. It is little: the kernel stops after 32 pieces (128 KiB) of one connection in
+//! each loop.
+//!
+//! **Lifetimes.** Whatever the kernel may still write to is owned by a record until the terminal completion, and leaked where a
+//! panic ends the loop before that.
+
+mod bring_in;
+mod buffers;
+mod clock;
+mod driver;
+mod listeners;
+mod mapping;
 pub mod probe;
-pub(crate) mod ring;
-pub(crate) mod token;
+mod ring;
+mod table;
+mod token;
+
+pub use driver::run;
+pub use probe::{Probe, probe};
+pub use ring::Mode;

@@ -146,8 +146,7 @@ fn gates_of(kernel: (u32, u32, u32)) -> Vec<Gate> {
 
 /// The numbers of a release such as `6.14.3-rc1-cloud`; 0 for what is not there.
 fn version(release: &str) -> (u32, u32, u32) {
-    let mut numbers =
-        release.split(|c: char| c == '.' || c == '-' || c == '+').map_while(|number| number.parse().ok());
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.parse().ok());
     let mut next = || numbers.next().unwrap_or(0);
     (next(), next(), next())
 }

@@ -1,0 +1,407 @@
+//! The loop of a shard: reap everything, handle each, submit once.
+//!
+//! Events go to the engine one by one, and the operations it answers with are carried out before the next. Requests gather in the
+//! submission queue and go to the kernel together, with the wait.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::Fd;
+use io_uring::{cqueue, opcode};
+use millrace_engine::counters::{Counters, Reason};
+use millrace_engine::event::{Event, News, Sent};
+use millrace_engine::ids::{ConnId, Now, ShardId};
+use millrace_engine::op::{Op, Ops};
+use millrace_engine::shard::Shard;
+use millrace_send::socket::{peer_address, reset_on_close, tune_accepted};
+use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
+use socket2::SockRef;
+
+use crate::bring_in::{BringIn, READS_MAX, Waiting};
+use crate::buffers::{self, Buffers, GROUP};
+use crate::clock;
+use crate::listeners::Listeners;
+use crate::ring::{self, Ring, Size};
+use crate::table::{ReceiveEnd, Table, Whose};
+use crate::token::{Kind, Parts, Token};
+
+/// Requests that one system call submits; what a loop makes beyond that costs another call.
+const SUBMISSIONS: u32 = 1024;
+
+/// Completions kept free for connections that arrive in one loop.
+const ACCEPTS: u32 = 1024;
+
+/// Runs a shard on the calling thread until it is drained.
+///
+/// # Errors
+/// The CPU cannot be had, there is no ring (see [`probe`](crate::probe::probe)) or no memory, or the ring became unusable.
+///
+/// # Panics
+/// When the kernel breaks the contract of io_uring, or the engine that of its operations.
+pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
+    if let Some(core) = setup.core {
+        clock::pin(core)?;
+    }
+    let buffers = buffers::count_for(setup.connections_max);
+    let (mut uring, _) = ring::open(size(setup.connections_max, buffers))?;
+    let ring = Ring::new(&mut uring);
+    let mut driver = Driver {
+        buffers: Buffers::new(ring.submitter(), buffers)?,
+        ring,
+        table: Table::new(setup.connections_max),
+        listeners: Listeners::new(setup.listeners),
+        bring_in: BringIn::new()?,
+        mailbox: Watched { mailbox: setup.mailbox, polling: false },
+        id: setup.id,
+        shard: setup.shard,
+        sender: setup.sender,
+        counters: setup.counters,
+        outward,
+        ops: Ops::new(),
+        batch: Ops::new(),
+        now: clock::now(),
+    };
+    driver.ring.enable()?;
+    driver.turn_until_drained()?;
+    driver.tear_down()
+}
+
+/// Everything that can complete at once has a place: for each connection a receive, a poll and a failed cancellation of each, every
+/// provided buffer, advice and read of every bring-in, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
+fn size(connections_max: u32, buffers: u16) -> Size {
+    let connections = connections_max.saturating_mul(4);
+    let completions = connections.saturating_add(u32::from(buffers) + 2 * READS_MAX + ACCEPTS);
+    Size { submissions: SUBMISSIONS, completions: completions.min(65_536) }
+}
+
+struct Watched {
+    mailbox: Mailbox,
+    /// Whether its poll is in flight.
+    polling: bool,
+}
+
+struct Driver<'r, F> {
+    ring: Ring<'r>,
+    buffers: Buffers,
+    table: Table,
+    listeners: Listeners,
+    bring_in: BringIn,
+    mailbox: Watched,
+    id: ShardId,
+    shard: Shard,
+    sender: Sender,
+    counters: Arc<Counters>,
+    outward: F,
+    ops: Ops,
+    /// Empty: kept for its allocation, in which operations lie while they are carried out.
+    batch: Ops,
+    now: Now,
+}
+
+impl<F: FnMut(Outward)> Driver<'_, F> {
+    fn turn_until_drained(&mut self) -> io::Result<()> {
+        let mut reaped = Vec::new();
+        while !self.shard.is_drained() {
+            self.submit_standing_requests();
+            self.wait()?;
+            self.now = clock::now();
+            self.reap(&mut reaped);
+            self.read_mail();
+            self.deliver(Event::Turn);
+            self.counters.loops.increment();
+            let loop_ns = clock::now().monotonic_ns - self.now.monotonic_ns;
+            if loop_ns > self.counters.loop_ns_max.value() {
+                self.counters.loop_ns_max.set(loop_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests that are always in flight, unless they have just ended.
+    fn submit_standing_requests(&mut self) {
+        while let Some(accept) = self.listeners.next_due(self.now) {
+            // SAFETY: a multishot accept names no memory.
+            unsafe { self.ring.push(accept) };
+        }
+        if !std::mem::replace(&mut self.mailbox.polling, true) {
+            let eventfd = Fd(self.mailbox.mailbox.as_fd().as_raw_fd());
+            let poll = opcode::PollAdd::new(eventfd, POLLIN).multi(true).build();
+            // SAFETY: a poll names no memory.
+            unsafe { self.ring.push(poll.user_data(Token::new(Kind::Mailbox, 0, 0).user_data())) };
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let deadline_ns =
+            [self.shard.deadline_ns(), self.listeners.deadline_ns()].into_iter().flatten().min();
+        let timeout = deadline_ns.map(|at| Duration::from_nanos(at.saturating_sub(self.now.monotonic_ns)));
+        if timeout == Some(Duration::ZERO) {
+            return self.ring.wait(timeout);
+        }
+        let timeout = if self.mailbox.mailbox.may_sleep() { timeout } else { Some(Duration::ZERO) };
+        let waited = self.ring.wait(timeout);
+        self.mailbox.mailbox.wake();
+        waited
+    }
+
+    fn reap(&mut self, reaped: &mut Vec<cqueue::Entry>) {
+        if self.ring.reap(reaped) {
+            self.counters.ring_overflows.increment();
+        }
+        for completion in reaped.drain(..) {
+            self.handle_completion(&completion);
+        }
+    }
+
+    fn read_mail(&mut self) {
+        while let Some(news) = self.mailbox.mailbox.next() {
+            if matches!(news, News::Drain) {
+                self.close_listeners();
+            }
+            self.deliver(Event::News(news));
+        }
+    }
+
+    fn handle_completion(&mut self, completion: &cqueue::Entry) {
+        let token = Token::take_apart(completion.user_data());
+        let token = token.expect("the kernel completed what nobody asked for");
+        match token.kind {
+            Kind::Accept => self.handle_accept(token, completion),
+            Kind::Receive => self.handle_receive(token, completion),
+            Kind::Writable => self.handle_writable(token),
+            Kind::Mailbox => self.mailbox.polling = cqueue::more(completion.flags()),
+            Kind::Read => self.handle_read(token, completion),
+            // Advice is only advice, and what was to be cancelled had ended by itself.
+            Kind::Advise | Kind::Cancel => {}
+        }
+    }
+
+    fn handle_accept(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let protocol = self.listeners.protocol(token.slot);
+        let accepted = result(completion);
+        if !cqueue::more(completion.flags()) {
+            self.listeners.ended(token.slot, accepted.as_ref().err(), self.now);
+        }
+        let socket = match accepted {
+            Ok(_) => {
+                // SAFETY: a successful accept gives a descriptor that this completion alone names, and it is handled once.
+                unsafe { OwnedFd::from_raw_fd(completion.result()) }
+            }
+            Err(error) => {
+                if is_want_of_descriptors(&error) {
+                    self.counters.close(Reason::TooManyConnections);
+                }
+                return;
+            }
+        };
+        // A peer that is gone already has no address any more; dropping the socket closes it.
+        let peer = SockRef::from(&socket).peer_addr().ok().and_then(|address| peer_address(&address));
+        let (Some(protocol), Some(peer), Ok(())) = (protocol, peer, tune_accepted(&socket)) else { return };
+        match self.table.insert(socket) {
+            Ok(conn) => self.deliver(Event::Accepted { conn, protocol, peer }),
+            Err(_closed) => self.counters.close(Reason::TooManyConnections),
+        }
+    }
+
+    fn handle_receive(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let filled = self.buffers.take(completion);
+        let whose = self.table.whose(token);
+        let received = result(completion);
+        let end = match &received {
+            Ok(1..) => ReceiveEnd::Interrupted,
+            Err(error) if is_interruption(error) => ReceiveEnd::Interrupted,
+            Ok(0) | Err(_) => ReceiveEnd::Final,
+        };
+        // Armed again before the bytes are delivered, so that an operation they lead to finds things as they will be. It is
+        // submitted after this loop, when the buffers are back.
+        if !cqueue::more(completion.flags()) && self.table.receive_ended(whose, end) {
+            let (Whose::Open(conn) | Whose::Closing(conn)) = whose;
+            self.arm_receive(conn);
+        }
+        if let Whose::Open(conn) = whose {
+            let data = filled.as_ref().map_or(&[][..], |filled| self.buffers.bytes(filled));
+            match received {
+                Ok(_) => self.shard.handle(self.now, Event::Received { conn, data }, &mut self.ops),
+                Err(_) if end == ReceiveEnd::Interrupted => {}
+                Err(_) => self.shard.handle(self.now, Event::Broken { conn }, &mut self.ops),
+            }
+        }
+        if let Some(filled) = filled {
+            self.buffers.give_back(filled);
+        }
+        self.carry_out();
+    }
+
+    fn handle_writable(&mut self, token: Parts) {
+        let whose = self.table.whose(token);
+        self.table.poll_ended(whose);
+        if let Whose::Open(conn) = whose {
+            // An error or a hang-up is writable too: the send will tell.
+            self.deliver(Event::Writable { conn });
+        }
+    }
+
+    fn handle_read(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let waiting = self.bring_in.ended(token.slot, token.generation);
+        self.start_reads();
+        match waiting.check(result(completion)) {
+            Ok(()) => self.send(waiting.conn, waiting.bytes_max, Residency::Assume),
+            Err(_) if self.table.socket(waiting.conn).is_none() => {}
+            Err(_) => self.answer_send(waiting.conn, Sent::Unreadable),
+        }
+        self.carry_out();
+    }
+
+    /// Gives an event to the engine and carries out what it leads to.
+    fn deliver(&mut self, event: Event<'_>) {
+        self.shard.handle(self.now, event, &mut self.ops);
+        self.carry_out();
+    }
+
+    /// Carries out operations, and those that their outcomes lead to, until there are none. Ends because a send is answered by at
+    /// most one further send on a turn.
+    fn carry_out(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        while !self.ops.is_empty() {
+            std::mem::swap(&mut batch, &mut self.ops);
+            for op in batch.drain(..) {
+                self.carry_out_one(op);
+            }
+        }
+        self.batch = batch;
+    }
+
+    fn carry_out_one(&mut self, op: Op) {
+        match op {
+            Op::Receive { conn } => {
+                if self.table.receive(conn) {
+                    self.arm_receive(conn);
+                }
+            }
+            Op::PauseReceive { conn } => {
+                if self.table.pause(conn) {
+                    self.cancel(Token::of_connection(Kind::Receive, conn));
+                }
+            }
+            Op::Send { conn, bytes_max } => self.send(conn, bytes_max, Residency::Ask),
+            Op::Shutdown { conn } => {
+                if let Some(socket) = self.table.socket(conn) {
+                    // It fails where the peer was first to break the connection, which the receive reports.
+                    let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
+                }
+            }
+            Op::Close { conn, reset } => self.close(conn, reset),
+            Op::Demand { content, offset, bytes } => {
+                (self.outward)(Outward::Demand { content, offset, bytes })
+            }
+            Op::Ask { conn, question } => (self.outward)(Outward::Ask { shard: self.id, conn, question }),
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, bytes_max: u64, residency: Residency) {
+        // A connection that was closed while its bytes were brought in.
+        let (Some(socket), Some(output)) = (self.table.socket(conn), self.shard.output(conn)) else { return };
+        match self.sender.send(socket, output, bytes_max, residency) {
+            Outcome::Sent(sent) => self.answer_send(conn, sent),
+            Outcome::Absent(absent) => {
+                self.counters.brought_in.increment();
+                self.bring_in.add(Waiting { conn, bytes_max, absent });
+                self.start_reads();
+            }
+        }
+    }
+
+    fn answer_send(&mut self, conn: ConnId, sent: Sent) {
+        if matches!(sent, Sent::Bytes { blocked: true, .. }) && self.table.poll(conn) {
+            self.arm_poll(conn);
+        }
+        self.shard.handle(self.now, Event::Sent { conn, outcome: sent }, &mut self.ops);
+    }
+
+    fn close(&mut self, conn: ConnId, reset: bool) {
+        if reset && let Some(socket) = self.table.socket(conn) {
+            // A socket that takes no option any more is broken, and its close tells the peer nothing.
+            let _ = reset_on_close(socket);
+        }
+        for token in self.table.close(conn).into_iter().flatten() {
+            self.cancel(token);
+        }
+    }
+
+    fn arm_receive(&mut self, conn: ConnId) {
+        let Some(socket) = self.table.socket(conn) else { return };
+        let receive = opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build();
+        // SAFETY: the kernel writes to provided buffers only, and `Buffers` keeps them while they are registered.
+        unsafe { self.ring.push(receive.user_data(Token::of_connection(Kind::Receive, conn).user_data())) };
+    }
+
+    fn arm_poll(&mut self, conn: ConnId) {
+        let Some(socket) = self.table.socket(conn) else { return };
+        let poll = opcode::PollAdd::new(Fd(socket.as_raw_fd()), POLLOUT).build();
+        // SAFETY: a poll names no memory.
+        unsafe { self.ring.push(poll.user_data(Token::of_connection(Kind::Writable, conn).user_data())) };
+    }
+
+    fn start_reads(&mut self) {
+        while let Some(chain) = self.bring_in.next_reads() {
+            // SAFETY: `BringIn` keeps scratch, segments and file until the read has ended, and leaks them when it is dropped before.
+            unsafe { self.ring.push_chain(chain) };
+        }
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let cancel =
+            opcode::AsyncCancel::new(token.user_data()).build().flags(io_uring::squeue::Flags::SKIP_SUCCESS);
+        // The token's slot and generation, so that a trace shows what was cancelled.
+        let Some(target) = Token::take_apart(token.user_data()) else { return };
+        let own = Token::new(Kind::Cancel, target.slot, target.generation);
+        // SAFETY: a cancellation names no memory.
+        unsafe { self.ring.push(cancel.user_data(own.user_data())) };
+    }
+
+    fn close_listeners(&mut self) {
+        for token in self.listeners.close() {
+            self.cancel(token);
+        }
+    }
+
+    /// Cancels what is in flight and waits for its end, so that all memory can be freed.
+    fn tear_down(mut self) -> io::Result<()> {
+        self.close_listeners();
+        self.bring_in.stop().into_iter().for_each(|token| self.cancel(token));
+        self.table.open().into_iter().for_each(|conn| self.close(conn, false));
+        self.cancel(Token::new(Kind::Mailbox, 0, 0));
+        let mut reaped = Vec::new();
+        while self.is_in_flight() {
+            self.ring.wait(None)?;
+            self.reap(&mut reaped);
+        }
+        assert!(!self.is_in_flight() && self.table.is_empty(), "the ring ends with operations in flight");
+        self.buffers.retire(self.ring.submitter())
+    }
+
+    fn is_in_flight(&self) -> bool {
+        !(self.table.is_empty() && self.listeners.is_closed() && self.bring_in.is_idle())
+            || self.mailbox.polling
+    }
+}
+
+const POLLIN: u32 = libc::POLLIN.unsigned_abs() as u32;
+const POLLOUT: u32 = libc::POLLOUT.unsigned_abs() as u32;
+
+/// The result of a completion as system calls give it.
+fn result(completion: &cqueue::Entry) -> io::Result<u32> {
+    let code = completion.result();
+    u32::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code))
+}
+
+/// A receive that may go on: cancelled by us, out of buffers (which come back in the same loop), or out of luck.
+fn is_interruption(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN))
+}
+
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

@@ -313,7 +313,7 @@ fn unpack(lane: u64) -> (u64, u64) {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    //! `RUSTFLAGS="--cfg loom" cargo test -p millrace-pagecache --lib --release visible`
+    //! `RUSTFLAGS="--cfg loom" cargo test -p millrace-pagecache --lib --release loom`
     use super::*;
     use loom::sync::Arc;
     use loom::thread;

@@ -64,8 +64,8 @@ fn bit(shard: u32) -> u64 {
 }
 
 #[cfg(all(test, loom))]
-mod tests {
-    //! `RUSTFLAGS="--cfg loom" cargo test -p millrace-pagecache --lib --release waiting`
+mod loom_tests {
+    //! `RUSTFLAGS="--cfg loom" cargo test -p millrace-pagecache --lib --release loom`
     use super::*;
     use crate::visible::Visible;
     use loom::sync::Arc;

@@ -62,7 +62,13 @@ fn send_run(socket: BorrowedFd<'_>, plan: &Plan<'_>, run: Run<'_>, more: bool) -
     Ok(taken as u64)
 }
 
-fn send_file(socket: BorrowedFd<'_>, plan: &Plan<'_>, file: usize, offset: u64, bytes: usize) -> nix::Result<u64> {
+fn send_file(
+    socket: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+    file: usize,
+    offset: u64,
+    bytes: usize,
+) -> nix::Result<u64> {
     let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
     match retry(|| sendfile(socket, plan.file(file), Some(&mut offset.clone()), bytes))? {
         // The file is shorter than it was.

@@ -40,6 +40,11 @@ impl KeptFiles {
         }
     }
 
+    /// Whether none is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Lets go of the files that were not used since the last call.
     pub(crate) fn close_idle(&mut self) {
         self.files.retain_mut(|kept| std::mem::take(&mut kept.used));

@@ -3,6 +3,7 @@
 //! Both back ends carry out `Op::Send` here, and share what else they have in common: the mailbox of a shard, its set-up and the
 //! options of its sockets. They differ in readiness, in receiving and in how they bring data in from the disk.
 
+pub mod clock;
 mod corked;
 pub mod header_table;
 mod kept;

@@ -67,11 +67,17 @@ impl Mailbox {
         let eventfd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let bell = Arc::new(Bell { eventfd, asleep: AtomicBool::new(false) });
         let (sender, news) = mpsc::channel();
-        Ok((Postbox { news: sender, bell: Arc::clone(&bell) }, Mailbox { news, found: None, rings_to_come: false, bell }))
+        Ok((
+            Postbox { news: sender, bell: Arc::clone(&bell) },
+            Mailbox { news, found: None, rings_to_come: false, bell },
+        ))
     }
 
     /// The next piece of news, in the order of each poster. Never waits.
-    #[expect(clippy::should_implement_trait, reason = "none now does not mean that none will follow, as it would of an iterator")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "none now does not mean that none will follow, as it would of an iterator"
+    )]
     pub fn next(&mut self) -> Option<News> {
         self.found.take().or_else(|| self.news.try_recv().ok())
     }

@@ -75,7 +75,12 @@ impl Pipe {
     }
 
     /// Appends references to pages of a file without a mapping. 0 at the end of the file.
-    pub(crate) fn reference_file(&mut self, file: BorrowedFd<'_>, offset: u64, bytes: usize) -> nix::Result<usize> {
+    pub(crate) fn reference_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+    ) -> nix::Result<usize> {
         let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK;
         let taken = retry(|| splice(file, Some(&mut offset.clone()), &self.writer, None, bytes, flags))?;

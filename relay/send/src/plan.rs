@@ -227,10 +227,11 @@ impl<'a> Plan<'a> {
 
     /// The next runs of one file without a gap, from run `start` on.
     fn neighbours(&self, start: usize) -> Option<Neighbours> {
-        let mut files = self.runs.iter().enumerate().skip(start).filter_map(|(number, run)| match run.source {
-            Source::File(file, offset) => Some((number, file, offset, run.bytes)),
-            _ => None,
-        });
+        let mut files =
+            self.runs.iter().enumerate().skip(start).filter_map(|(number, run)| match run.source {
+                Source::File(file, offset) => Some((number, file, offset, run.bytes)),
+                _ => None,
+            });
         let (first, file, offset, bytes) = files.next()?;
         let mut found = Neighbours { first, next: first + 1, file, offset, bytes };
         for (number, file, offset, bytes) in files {
@@ -255,7 +256,13 @@ struct Neighbours {
 }
 
 /// From the table where it has the head; of one that was sent in part, the same tail.
-fn head_source<'a>(heads: Option<&'a Heads>, bytes: &'a [u8], index: u32, begin: u32, length: u32) -> Source<'a> {
+fn head_source<'a>(
+    heads: Option<&'a Heads>,
+    bytes: &'a [u8],
+    index: u32,
+    begin: u32,
+    length: u32,
+) -> Source<'a> {
     let head = heads.filter(|_| length == BLOCK_BYTES).and_then(|heads| heads.find(index, begin));
     let sent = BLOCK_HEAD_BYTES - bytes.len().min(BLOCK_HEAD_BYTES);
     match head.and_then(|head| head.get(sent..)) {

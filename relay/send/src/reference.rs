@@ -73,7 +73,13 @@ fn room(socket: BorrowedFd<'_>) -> u64 {
 }
 
 /// Puts up to `bytes_max` bytes of `plan` from `position` on into the empty `pipe`. On an error the pipe holds what came before it.
-fn fill(pipe: &mut Pipe, zeros: &[u8], plan: &Plan<'_>, mut position: Position, bytes_max: u64) -> nix::Result<()> {
+fn fill(
+    pipe: &mut Pipe,
+    zeros: &[u8],
+    plan: &Plan<'_>,
+    mut position: Position,
+    bytes_max: u64,
+) -> nix::Result<()> {
     pipe.drain()?;
     let mut gathered = Gathered::new(pipe.slots());
     let mut left = bytes_max;

@@ -41,7 +41,9 @@ pub fn probe() -> Probe {
         }
         Ok((false, bytes)) => (SendPath::Sendfile, "this kernel's vmsplice copies pages".to_owned(), bytes),
         Err(error) => {
-            let reason = format!("vmsplice or splice is not to be had here ({error}); a seccomp profile may forbid it");
+            let reason = format!(
+                "vmsplice or splice is not to be had here ({error}); a seccomp profile may forbid it"
+            );
             (SendPath::Sendfile, reason, 0)
         }
     };

@@ -59,9 +59,12 @@ impl End {
         match error {
             Errno::EAGAIN => End::Blocked,
             // A page past the end of a file that became shorter is a fault; reading may fail in the ways of any disk.
-            Errno::EFAULT | Errno::EIO | Errno::ENODATA | Errno::EINVAL | Errno::EOVERFLOW | Errno::ESTALE => {
-                End::Unreadable
-            }
+            Errno::EFAULT
+            | Errno::EIO
+            | Errno::ENODATA
+            | Errno::EINVAL
+            | Errno::EOVERFLOW
+            | Errno::ESTALE => End::Unreadable,
             _ => End::Broken,
         }
     }
@@ -135,14 +138,25 @@ impl Sender {
         self.kept.close_idle();
     }
 
+    /// Whether [`close_idle_files`](Sender::close_idle_files) has something to do.
+    #[must_use]
+    pub fn keeps_files(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     fn count_references(&self, plan: &Plan<'_>, sent: u64) {
-        let copied = plan.prefix(sent).filter(|run| matches!(run.source, Source::Memory(_))).map(|run| run.bytes).sum();
+        let copied = plan
+            .prefix(sent)
+            .filter(|run| matches!(run.source, Source::Memory(_)))
+            .map(|run| run.bytes)
+            .sum();
         self.counters.sent_copy_bytes.add(copied);
         self.counters.sent_reference_bytes.add(sent - copied);
     }
 
     fn count_sendfile(&self, plan: &Plan<'_>, sent: u64) {
-        let by_file = plan.prefix(sent).filter(|run| matches!(run.source, Source::File(..))).map(|run| run.bytes).sum();
+        let by_file =
+            plan.prefix(sent).filter(|run| matches!(run.source, Source::File(..))).map(|run| run.bytes).sum();
         self.counters.sent_sendfile_bytes.add(by_file);
         self.counters.sent_copy_bytes.add(sent - by_file);
     }

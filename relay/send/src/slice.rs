@@ -41,7 +41,10 @@ impl<'a> Slice<'a> {
     }
 
     const fn new(start: *const u8, bytes: usize) -> Self {
-        Slice { iovec: libc::iovec { iov_base: start.cast_mut().cast(), iov_len: bytes }, mapped: PhantomData }
+        Slice {
+            iovec: libc::iovec { iov_base: start.cast_mut().cast(), iov_len: bytes },
+            mapped: PhantomData,
+        }
     }
 
     /// Bytes of it.

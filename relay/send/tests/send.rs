@@ -1,5 +1,6 @@
 //! The send path on the real kernel: whatever mixture of parts, however small the socket, both ways of sending put exactly the bytes of
 //! the output on the wire.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod support;
 
@@ -16,9 +17,18 @@ const KIB: u64 = 1024;
 const PATHS: [SendPath; 2] = [SendPath::Reference, SendPath::Sendfile];
 
 /// Sends `output` through a TCP connection in turns of `bytes_max`, to a reader who takes `read_bytes` at a time, and compares.
-fn check(path: SendPath, stored: &Stored, build: impl Fn(&mut Output), bytes_max: u64, sndbuf: Option<usize>) {
+fn check(
+    path: SendPath,
+    stored: &Stored,
+    build: impl Fn(&mut Output),
+    bytes_max: u64,
+    sndbuf: Option<usize>,
+) {
     let mut bench = Bench::new(path);
-    bench.headers.cover(stored.content.layout().piece_bytes(), stored.content.layout().piece_count() / 2).unwrap();
+    bench
+        .headers
+        .cover(stored.content.layout().piece_bytes(), stored.content.layout().piece_count() / 2)
+        .unwrap();
     let mut output = Output::default();
     output.lease(&stored.content);
     build(&mut output);
@@ -40,7 +50,15 @@ fn check(path: SendPath, stored: &Stored, build: impl Fn(&mut Output), bytes_max
 fn stored() -> Stored {
     Stored::new(
         64 * 1024,
-        &[(3_000_000, false), (70, false), (1, true), (5_000, false), (60_458, true), (200_000, false), (131_072, true)],
+        &[
+            (3_000_000, false),
+            (70, false),
+            (1, true),
+            (5_000, false),
+            (60_458, true),
+            (200_000, false),
+            (131_072, true),
+        ],
     )
 }
 
@@ -49,9 +67,15 @@ fn http_answers_of_every_size() {
     let stored = stored();
     let length = stored.content.layout().length();
     for path in PATHS {
-        for (offset, bytes) in
-            [(0, 1), (1, 16 * KIB), (4_095, 63 * KIB), (7, 64 * KIB), (2_999_990, 200), (123, 2_000_000), (0, length)]
-        {
+        for (offset, bytes) in [
+            (0, 1),
+            (1, 16 * KIB),
+            (4_095, 63 * KIB),
+            (7, 64 * KIB),
+            (2_999_990, 200),
+            (123, 2_000_000),
+            (0, length),
+        ] {
             let build = |output: &mut Output| {
                 output.push_bytes(b"HTTP/1.1 206 Partial Content\r\n\r\n");
                 output.push_extent(offset, bytes);
@@ -91,7 +115,8 @@ fn every_mixture_in_turns_of_every_size() {
         let mut random = Random(seed);
         let sndbuf = [None, Some(2048), Some(65_536)][usize::try_from(random.below(3)).unwrap()];
         // Turns of odd sizes leave heads, extents and shared bytes sent in part.
-        let bytes_max = [1 + random.below(40), 1 + random.below(5_000), 1 << 20][usize::try_from(random.below(3)).unwrap()];
+        let bytes_max = [1 + random.below(40), 1 + random.below(5_000), 1 << 20]
+            [usize::try_from(random.below(3)).unwrap()];
         let parts = if bytes_max < 100 { 6 } else { 60 };
         let span = if bytes_max < 100 { 300 } else { 90_000 };
         let build = |output: &mut Output| {
@@ -100,14 +125,22 @@ fn every_mixture_in_turns_of_every_size() {
                 let offset = random.below(length - 1);
                 let bytes = (1 + random.below(span)).min(length - offset);
                 match random.below(5) {
-                    0 => output.push_bytes(&vec![random.byte(); usize::try_from(1 + random.below(9_000).min(bytes)).unwrap()]),
+                    0 => output.push_bytes(&vec![
+                        random.byte();
+                        usize::try_from(1 + random.below(9_000).min(bytes)).unwrap()
+                    ]),
                     1 => output.push_shared(&vec![random.byte(); usize::try_from(bytes).unwrap()].into()),
                     2 => output.push_extent(offset, bytes),
                     _ => {
                         let block = offset / (16 * KIB);
                         let begin = u32::try_from(block % 4 * 16 * KIB).unwrap();
                         let whole = (16 * KIB).min(length - block * 16 * KIB);
-                        output.push_block(u32::try_from(block / 4).unwrap(), begin, u32::try_from(whole).unwrap(), block * 16 * KIB);
+                        output.push_block(
+                            u32::try_from(block / 4).unwrap(),
+                            begin,
+                            u32::try_from(whole).unwrap(),
+                            block * 16 * KIB,
+                        );
                     }
                 }
             }
@@ -193,7 +226,8 @@ fn a_file_changed_under_us_is_unreadable_and_the_socket_stays_usable() {
         output.push_extent(0, 500_000);
         stored.truncate(0, 100_000);
         // The head goes out, since nothing is wrong with it; the body does not follow.
-        let Outcome::Sent(Sent::Bytes { bytes: 4, blocked: false }) = bench.send(&socket, &output, 1 << 20) else {
+        let Outcome::Sent(Sent::Bytes { bytes: 4, blocked: false }) = bench.send(&socket, &output, 1 << 20)
+        else {
             panic!("{path}: the head is sent")
         };
         output.consume(4);
@@ -219,7 +253,10 @@ fn a_reader_that_went_away_is_broken_not_a_signal() {
             // The reset has arrived when reading fails.
             let mut socket = socket;
             let _ = socket.read(&mut [0]);
-            assert!(matches!(bench.send(&socket, &output, 1 << 20), Outcome::Sent(Sent::Broken)), "{path}, {bytes} bytes");
+            assert!(
+                matches!(bench.send(&socket, &output, 1 << 20), Outcome::Sent(Sent::Broken)),
+                "{path}, {bytes} bytes"
+            );
         }
     }
 }

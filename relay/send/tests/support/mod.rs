@@ -15,25 +15,26 @@ use millrace_engine::output::{Output, Part};
 use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::{FileSpan, Layout};
 use millrace_pagecache::new_content::NewContent;
+use millrace_pagecache::{Options, Store};
 use millrace_proto::id::ContentId;
 use millrace_send::{HeaderTables, Outcome, Residency, SendPath, Sender};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A sender with what it counts in.
-pub struct Bench {
-    pub sender: Sender,
-    pub counters: Arc<Counters>,
-    pub headers: Arc<HeaderTables>,
+pub(crate) struct Bench {
+    pub(crate) sender: Sender,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) headers: Arc<HeaderTables>,
 }
 
 impl Bench {
-    pub fn new(path: SendPath) -> Self {
+    pub(crate) fn new(path: SendPath) -> Self {
         let (counters, headers) = (Arc::new(Counters::default()), Arc::new(HeaderTables::default()));
         let sender = Sender::new(path, Arc::clone(&counters), Arc::clone(&headers)).unwrap();
         Bench { sender, counters, headers }
     }
 
-    pub fn send(&mut self, socket: &TcpStream, output: &Output, bytes_max: u64) -> Outcome {
+    pub(crate) fn send(&mut self, socket: &TcpStream, output: &Output, bytes_max: u64) -> Outcome {
         self.sender.send(socket.as_fd(), output, bytes_max, Residency::Assume)
     }
 }
@@ -53,7 +54,7 @@ impl DerefMut for Bench {
 }
 
 /// Sends all of `output`, waiting for the socket where it is full.
-pub fn send_all(bench: &mut Bench, socket: &TcpStream, output: &mut Output, bytes_max: u64) {
+pub(crate) fn send_all(bench: &mut Bench, socket: &TcpStream, output: &mut Output, bytes_max: u64) {
     while !output.is_empty() {
         let Outcome::Sent(Sent::Bytes { bytes, blocked }) = bench.send(socket, output, bytes_max) else {
             panic!("the send failed")
@@ -68,7 +69,7 @@ pub fn send_all(bench: &mut Bench, socket: &TcpStream, output: &mut Output, byte
 }
 
 /// Reads `total` bytes in small steps.
-pub fn receive(mut reader: TcpStream, total: usize) -> Vec<u8> {
+pub(crate) fn receive(mut reader: TcpStream, total: usize) -> Vec<u8> {
     let mut received = Vec::with_capacity(total);
     let mut step = vec![0; 30_000];
     while received.len() < total {
@@ -80,7 +81,7 @@ pub fn receive(mut reader: TcpStream, total: usize) -> Vec<u8> {
 }
 
 /// A non-blocking sending end, with a send buffer of about `sndbuf` bytes, and a blocking reading end.
-pub fn tcp_pair(sndbuf: Option<usize>) -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair(sndbuf: Option<usize>) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
@@ -92,14 +93,15 @@ pub fn tcp_pair(sndbuf: Option<usize>) -> (TcpStream, TcpStream) {
 }
 
 /// A content in files of its own, removed at the end.
-pub struct Stored {
-    pub content: Arc<Content>,
+pub(crate) struct Stored {
+    pub(crate) content: Arc<Content>,
     folder: PathBuf,
+    _store: Store,
 }
 
 impl Stored {
     /// Files of these lengths, one after the other; true for padding.
-    pub fn new(piece_bytes: u32, files: &[(u64, bool)]) -> Self {
+    pub(crate) fn new(piece_bytes: u32, files: &[(u64, bool)]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("millrace-send-{}-{number}", std::process::id()));
@@ -116,17 +118,21 @@ impl Stored {
             offset += length;
         }
         let layout = Layout::new(piece_bytes, offset, spans).unwrap();
-        let content = import(NewContent::imported(ContentId([7; 16]), "test", layout, paths, "\"1\""));
-        Stored { content, folder }
+        let store = Store::open(&folder.join("store"), Options::default()).unwrap();
+        let new = NewContent::imported(ContentId([7; 16]), "test", layout, paths, "\"1\"");
+        let content = store.add(new).unwrap();
+        Stored { content, folder, _store: store }
     }
 
     /// What `output` is to put on the wire.
-    pub fn model(&self, output: &Output) -> Vec<u8> {
+    pub(crate) fn model(&self, output: &Output) -> Vec<u8> {
         let mut expected = Vec::new();
         for part in output.parts() {
             match part {
                 Part::Bytes(bytes) | Part::BlockHead { bytes, .. } => expected.extend_from_slice(bytes),
-                Part::Extent { offset, bytes } => expected.extend((offset..offset + bytes).map(|at| self.byte(at))),
+                Part::Extent { offset, bytes } => {
+                    expected.extend((offset..offset + bytes).map(|at| self.byte(at)))
+                }
             }
         }
         expected
@@ -139,20 +145,22 @@ impl Stored {
     }
 
     /// Unlinks the files, as eviction does.
-    pub fn remove(&self) {
-        for entry in fs::read_dir(&self.folder).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
+    pub(crate) fn remove(&self) {
+        for entry in fs::read_dir(&self.folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::remove_file(entry.path()).unwrap();
+            }
         }
     }
 
     /// Makes a file shorter, as its owner might.
-    pub fn truncate(&self, file: usize, bytes: u64) {
+    pub(crate) fn truncate(&self, file: usize, bytes: u64) {
         let path = self.folder.join(file.to_string());
         File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
     }
 
     /// Asks the kernel to forget the pages of a file; false where it keeps them.
-    pub fn drop_from_memory(&self, file: usize) -> bool {
+    pub(crate) fn drop_from_memory(&self, file: usize) -> bool {
         use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
         let file = File::open(self.folder.join(file.to_string())).unwrap();
         file.sync_all().unwrap();
@@ -167,26 +175,22 @@ impl Drop for Stored {
     }
 }
 
-fn import(new: NewContent) -> Arc<Content> {
-    millrace_pagecache::disk::imported(new)
-}
-
 fn byte_at(offset: u64) -> u8 {
     offset.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7] ^ offset.to_le_bytes()[1]
 }
 
 /// A small generator (xorshift64*), so that a failure can be repeated from its seed.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         let mut state = self.0.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(3_037_000_493);
         state ^= state >> 29;
         self.0 = state;
         (state >> 3) % end
     }
 
-    pub fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         u8::try_from(self.below(256)).unwrap()
     }
 }

@@ -7,6 +7,7 @@ pub mod cli;
 mod client;
 pub mod config;
 pub mod control;
+pub mod demo;
 mod doctor;
 pub mod ingest;
 pub mod listen;

@@ -1,0 +1,236 @@
+//! The command line. What is declared here is what `--help` shows and what the README is tested against; values are checked in
+//! [`crate::config`], so that a flag and a key of the configuration file fail with the same words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A relay for big files: pulls once from an origin, serves everybody over HTTP and BitTorrent.
+#[derive(Debug, Parser)]
+#[command(name = "millrace-relay", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pull what is named and serve it, until told to stop
+    Serve(ServeArgs),
+    /// Show the whole job on this machine: an origin, a relay, and downloads from it, checked byte by byte
+    Demo,
+    /// Add a content to the running relay
+    Add(AddArgs),
+    /// Remove a content and its files from the running relay
+    Remove(ContentArgs),
+    /// Stop pulling and serving a content, keeping what is there
+    Pause(ContentArgs),
+    /// Go on with a paused content
+    Resume(ContentArgs),
+    /// Keep a content whatever the capacity
+    Pin(ContentArgs),
+    /// Let a content go when room is needed
+    Unpin(ContentArgs),
+    /// Show the relay and its contents, or one content
+    Status(StatusArgs),
+    /// Show or set limits on bandwidth
+    Caps(CapsArgs),
+    /// Take no new connections, finish running answers, then stop
+    Drain(ClientArgs),
+    /// Hash everything stored again and report damage
+    Verify(VerifyArgs),
+    /// Show what this kernel and its limits allow, what will be used, and what to change
+    Doctor(DoctorArgs),
+    /// Watch the relay (not in this version)
+    #[command(hide = true)]
+    Top(ClientArgs),
+}
+
+/// `serve`: every flag is also a key of the configuration file; the flag wins.
+#[derive(Debug, Default, Args)]
+pub struct ServeArgs {
+    /// An http(s) URL, a local file or folder, or a .torrent (file or URL); each is pulled and served
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of what is stored [default: $STATE_DIRECTORY, or ./millrace-store]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Most bytes to store, such as 500GB [default: unlimited]
+    #[arg(long, value_name = "SIZE")]
+    pub capacity: Option<String>,
+    /// Address for HTTP [default: [::]:8080, or 0.0.0.0:8080 where there is no IPv6]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<String>,
+    /// Address for BitTorrent, and for its UDP tracker [default: [::]:6881, or 0.0.0.0:6881 where there is no IPv6]
+    #[arg(long, value_name = "ADDR")]
+    pub bt: Option<String>,
+    /// What links, magnets and web seeds name [default: http://, the first address of this machine that is not loopback, and the
+    /// HTTP port]
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Most bytes per second to send in all, such as 2Gbit/s; 0 pauses [default: unlimited]
+    #[arg(long, value_name = "RATE")]
+    pub egress: Option<String>,
+    /// Socket for administration [default: $MILLRACE_ADMIN, $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the store]
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// Address for Prometheus metrics, or `off` [default: 127.0.0.1:9185]
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<String>,
+    /// Cores to use, such as 0-3,6; one shard runs on each [default: every core this process may use]
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<String>,
+    /// How to talk to the kernel: auto, uring or epoll [default: auto: io_uring, or epoll where it is forbidden]
+    #[arg(long, value_name = "KIND")]
+    pub io: Option<String>,
+    /// How to write the log: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Check flags and configuration file, print what would be used, and exit
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// How a command finds the running relay and shows its answer.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClientArgs {
+    /// Socket of the relay [default: $MILLRACE_ADMIN, $RUNTIME_DIRECTORY/admin.sock, /run/millrace/admin.sock, or
+    /// ./millrace-store/admin.sock, the first that there is]
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `add`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// An http(s) URL, a local file or folder, a .torrent (file or URL) or a metalink
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// Name to serve it under [default: the source's]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// A .torrent whose hashes to verify against
+    #[arg(long, value_name = "FILE")]
+    pub metainfo: Option<PathBuf>,
+    /// SHA-256 of the whole file, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    pub sha256: Option<String>,
+    /// Another URL of the same bytes; may be given several times
+    #[arg(long = "mirror", value_name = "URL")]
+    pub mirrors: Vec<String>,
+    /// Keep it whatever the capacity
+    #[arg(long)]
+    pub pin: bool,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// A command about one content.
+#[derive(Debug, Args)]
+pub struct ContentArgs {
+    /// Content id, or either infohash
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Content id, or either infohash [default: the relay and all contents]
+    #[arg(value_name = "ID")]
+    pub id: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `caps`.
+#[derive(Debug, Args)]
+pub struct CapsArgs {
+    /// Show or set [default: show]
+    #[command(subcommand)]
+    pub action: Option<CapsAction>,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What to do with caps.
+#[derive(Debug, Subcommand)]
+pub enum CapsAction {
+    /// Show the caps
+    Show(ClientArgs),
+    /// Change caps while transfers run, without a disconnect
+    Set(CapsSetArgs),
+}
+
+/// `caps set`.
+#[derive(Debug, Args)]
+pub struct CapsSetArgs {
+    /// KEY=RATE, such as egress.total=500Mbit/s; `none` is unlimited, 0 pauses
+    #[arg(value_name = "KEY=RATE", required = true)]
+    pub settings: Vec<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Folder of what is stored [default: $STATE_DIRECTORY, or ./millrace-store]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Where and how, when a relay is running on the store.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_and_command_has_help() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_not_offered() {
+        assert!(!Cli::command().render_long_help().to_string().contains(" top "));
+    }
+}

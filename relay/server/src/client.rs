@@ -1,0 +1,318 @@
+//! The commands that speak to a running relay: one request over its admin socket, and its answer for a person or as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use millrace_proto::admin::{AddContent, ContentState, ContentStatus, Index, Problem, RelayStatus};
+use millrace_proto::units::{Rate, Size};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::cli::{AddArgs, CapsAction, CapsArgs, ClientArgs, Command, StatusArgs};
+use crate::config::{self, Environment, check_socket_path};
+use crate::run::Failure;
+use crate::serve::{absolute, println};
+
+/// A running relay, behind its socket.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+    socket: PathBuf,
+}
+
+/// What the relay answered.
+pub(crate) struct Answer {
+    pub(crate) body: Value,
+    next: Option<String>,
+}
+
+impl Client {
+    /// Finds the socket.
+    pub(crate) fn new(args: &ClientArgs, environment: &Environment<'_>) -> Result<Self, Failure> {
+        let candidates = environment.admin_candidates(args.admin.as_deref());
+        for candidate in &candidates {
+            check_socket_path(candidate)?;
+        }
+        let socket = candidates.iter().find(|candidate| candidate.exists()).ok_or_else(|| {
+            let looked: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+            anyhow!("no relay is running here (looked for {}): start one with `serve`, or name its socket with --admin", looked.join(", "))
+        })?;
+        Self::at(socket.clone())
+    }
+
+    pub(crate) fn at(socket: PathBuf) -> Result<Self, Failure> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket.clone())
+            .build()
+            .context("no client for the admin socket")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+        Ok(Client { http, runtime, socket })
+    }
+
+    /// One request; a problem document becomes the error.
+    pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        Ok(self.runtime.block_on(self.request(method, path, body))?)
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+        let mut request = self.http.request(method, format!("http://relay{path}"));
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body.to_string());
+        }
+        let silent = || {
+            format!(
+                "the relay behind {} does not answer: is it running, and may you use its socket?",
+                self.socket.display()
+            )
+        };
+        let response = request.send().await.with_context(silent)?;
+        let status = response.status();
+        let next = response.headers().get("link").and_then(|link| link.to_str().ok()).and_then(next_page);
+        let bytes = response.bytes().await.with_context(silent)?;
+        if !status.is_success() {
+            let problem = serde_json::from_slice::<Problem>(&bytes).ok().and_then(|problem| problem.detail);
+            return Err(anyhow!("{}", problem.unwrap_or_else(|| format!("the relay answers {status}"))));
+        }
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Answer { body: Value::Null, next: None });
+        }
+        Ok(Answer { body: serde_json::from_slice(&bytes).context("the relay's answer is no JSON")?, next })
+    }
+
+    /// All contents, page by page.
+    pub(crate) fn contents(&self) -> Result<Vec<ContentStatus>, Failure> {
+        let mut contents = Vec::new();
+        let mut path = "/v1/contents".to_owned();
+        loop {
+            let answer = self.ask(Method::GET, &path, None)?;
+            let page: Index = read(answer.body)?;
+            contents.extend(page.contents);
+            match answer.next {
+                Some(next) => path = next,
+                None => return Ok(contents),
+            }
+        }
+    }
+}
+
+/// The target of a `Link` with `rel="next"` (RFC 8288), as the relay writes it.
+fn next_page(link: &str) -> Option<String> {
+    let (target, relation) = link.strip_prefix('<')?.split_once('>')?;
+    relation.contains("rel=\"next\"").then(|| target.to_owned())
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    Ok(serde_json::from_value(value)
+        .context("the relay's answer is not understood: is it of another version?")?)
+}
+
+/// Runs a command that speaks to a relay.
+pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<(), Failure> {
+    let act = |args: &crate::cli::ContentArgs, action: &str| {
+        let client = Client::new(&args.client, environment)?;
+        let path = format!("/v1/contents/{}/{action}", segment(&args.id)?);
+        let answer = client.ask(Method::POST, &path, None)?;
+        show_content(&args.client, answer.body)
+    };
+    match command {
+        Command::Add(args) => add(args, environment),
+        Command::Remove(args) => {
+            let client = Client::new(&args.client, environment)?;
+            client.ask(Method::DELETE, &format!("/v1/contents/{}", segment(&args.id)?), None)?;
+            println(&if args.client.json {
+                json!({"removed": args.id}).to_string()
+            } else {
+                format!("removed {}", args.id)
+            });
+            Ok(())
+        }
+        Command::Pause(args) => act(args, "pause"),
+        Command::Resume(args) => act(args, "resume"),
+        Command::Pin(args) => act(args, "pin"),
+        Command::Unpin(args) => act(args, "unpin"),
+        Command::Status(args) => status(args, environment),
+        Command::Caps(args) => caps(args, environment),
+        Command::Drain(args) => {
+            let answer = Client::new(args, environment)?.ask(Method::POST, "/v1/drain", None)?;
+            println(&if args.json { answer.body.to_string() } else { "draining".to_owned() });
+            Ok(())
+        }
+        Command::Serve(_) | Command::Demo | Command::Verify(_) | Command::Doctor(_) | Command::Top(_) => {
+            unreachable!("answered without a relay")
+        }
+    }
+}
+
+/// An id as part of a path: what is no name of a content is refused here, with the right exit status.
+fn segment(id: &str) -> Result<&str, Failure> {
+    match id.parse::<millrace_proto::id::ContentName>() {
+        Ok(_) => Ok(id),
+        Err(error) => Err(Failure::usage(format!("`{id}`: {error}; `status` lists the ids"))),
+    }
+}
+
+fn add(args: &AddArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    let read_base64 = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        anyhow::Ok(data_encoding::BASE64.encode(&bytes))
+    };
+    let mut request = AddContent {
+        sources: vec![absolute(&args.source)],
+        name: args.name.clone(),
+        sha256: args.sha256.clone(),
+        mirrors: args.mirrors.clone(),
+        pin: args.pin,
+        ..AddContent::default()
+    };
+    if let Some(metainfo) = &args.metainfo {
+        request.metainfo = Some(read_base64(metainfo)?);
+    } else if args.source.ends_with(".torrent") && !args.source.contains("://") {
+        // The relay may not be allowed to read this file, or run elsewhere.
+        request.metainfo = Some(read_base64(args.source.as_ref())?);
+        request.sources.clear();
+    }
+    let body = serde_json::to_value(&request).context("the request cannot be written")?;
+    let answer = Client::new(&args.client, environment)?.ask(Method::POST, "/v1/contents", Some(&body))?;
+    show_content(&args.client, answer.body)
+}
+
+fn show_content(args: &ClientArgs, body: Value) -> Result<(), Failure> {
+    if args.json {
+        println(&body.to_string());
+        return Ok(());
+    }
+    let content: ContentStatus = read(body)?;
+    println(&line(&content));
+    println(&format!("  {}", content.http_url));
+    for url in [&content.torrent_url, &content.magnet].into_iter().flatten() {
+        println(&format!("  {url}"));
+    }
+    Ok(())
+}
+
+fn line(content: &ContentStatus) -> String {
+    let state = match content.state {
+        ContentState::Queued => "queued",
+        ContentState::Pulling => "pulling",
+        ContentState::Complete => "complete",
+        ContentState::Paused => "paused",
+        ContentState::Failed => "failed",
+    };
+    let size = match content.length {
+        Some(length) if content.have_bytes < length => {
+            format!("{} of {}", Size(content.have_bytes), Size(length))
+        }
+        Some(length) => Size(length).to_string(),
+        None => format!("{} so far", Size(content.have_bytes)),
+    };
+    let pinned = if content.pinned { "  pinned" } else { "" };
+    // A name is a stranger's word: nothing in it may speak to the terminal.
+    let name: String = content.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let error = content
+        .error
+        .as_ref()
+        .map(|error| format!("  {}", error.replace(char::is_control, " ")))
+        .unwrap_or_default();
+    format!("{}  {state:8}  {size:>22}  {name}{pinned}{error}", content.id)
+}
+
+fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    let client = Client::new(&args.client, environment)?;
+    if let Some(id) = &args.id {
+        let answer = client.ask(Method::GET, &format!("/v1/contents/{}", segment(id)?), None)?;
+        return show_content(&args.client, answer.body);
+    }
+    let relay = client.ask(Method::GET, "/v1/status", None)?.body;
+    let contents = client.contents()?;
+    if args.client.json {
+        println(&json!({"relay": relay, "contents": contents}).to_string());
+        return Ok(());
+    }
+    let relay: RelayStatus = read(relay)?;
+    println(&format!(
+        "millrace-relay {}  {:?}  {} shards over {}, sending by {}",
+        relay.version, relay.state, relay.shards, relay.backend.name, relay.send_path.name
+    ));
+    println(&format!(
+        "served {} by HTTP, {} by BitTorrent; {} from origins; sending at {}, cap {}",
+        Size(relay.totals.served.http),
+        Size(relay.totals.served.bittorrent),
+        Size(relay.totals.origin_bytes),
+        Rate(relay.rates.http + relay.rates.bittorrent),
+        cap(relay.egress_cap),
+    ));
+    contents.iter().for_each(|content| println(&line(content)));
+    Ok(())
+}
+
+fn cap(rate: Option<u64>) -> String {
+    match rate {
+        None => "none".to_owned(),
+        Some(0) => "0 (paused)".to_owned(),
+        Some(rate) => Rate(rate).to_string(),
+    }
+}
+
+fn caps(args: &CapsArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    let (client_args, change) = match &args.action {
+        None => (&args.client, None),
+        Some(CapsAction::Show(client)) => (client, None),
+        Some(CapsAction::Set(set)) => (&set.client, Some(patch(&set.settings)?)),
+    };
+    // Flags may stand before `show` or `set`, or behind.
+    let client_args = ClientArgs {
+        admin: client_args.admin.clone().or_else(|| args.client.admin.clone()),
+        json: client_args.json || args.client.json,
+    };
+    let client = Client::new(&client_args, environment)?;
+    let method = if change.is_some() { Method::PATCH } else { Method::GET };
+    let answer = client.ask(method, "/v1/caps", change.as_ref())?;
+    if client_args.json {
+        println(&answer.body.to_string());
+    } else {
+        println(&format!("egress.total  {}", cap(answer.body["egress"]["total"].as_u64())));
+    }
+    Ok(())
+}
+
+/// `KEY=RATE…` as a merge patch.
+fn patch(settings: &[String]) -> Result<Value, Failure> {
+    let mut patch = json!({});
+    for setting in settings {
+        let (key, value) = setting.split_once('=').ok_or_else(|| {
+            Failure::usage(format!("`{setting}`: write KEY=RATE, such as egress.total=500Mbit/s"))
+        })?;
+        if key != "egress.total" {
+            return Err(Failure::usage(format!("`{key}` is not in this version; egress.total is")));
+        }
+        let rate = config::rate_limit(value)
+            .map_err(|problem| Failure::usage(format!("{key}: `{value}`: {problem}")))?;
+        patch["egress"]["total"] = json!(rate);
+    }
+    Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_a_patch() {
+        assert_eq!(patch(&["egress.total=8Mbit/s".into()]).unwrap(), json!({"egress": {"total": 1_000_000}}));
+        assert_eq!(patch(&["egress.total=none".into()]).unwrap(), json!({"egress": {"total": null}}));
+        for bad in ["egress.total", "egress.http=5", "egress.total=fast"] {
+            assert!(matches!(patch(&[bad.into()]), Err(Failure::Usage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_next_page_is_found() {
+        assert_eq!(
+            next_page("</v1/contents?after=x>; rel=\"next\"").as_deref(),
+            Some("/v1/contents?after=x")
+        );
+        assert_eq!(next_page("</v1/contents>; rel=\"prev\""), None);
+    }
+}

@@ -1,0 +1,281 @@
+//! The contents as the control thread knows them: sorted by id and found by any name, kept up by the same news that shards get, so
+//! that no request walks the store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use millrace_pagecache::content::{Content, State};
+use millrace_proto::admin::{ContentState, Rates};
+use millrace_proto::id::{ContentId, ContentName, InfoHashV1, InfoHashV2};
+
+/// Contents on one page when the asker names no number, and at most.
+pub const PAGE_ENTRIES_MAX: usize = 1000;
+
+/// A content and what is worth remembering of it.
+#[derive(Debug)]
+pub struct Entry {
+    /// The content.
+    pub content: Arc<Content>,
+    /// Its v1 infohash; each look at the metainfo would hash it again.
+    pub v1: Option<InfoHashV1>,
+    /// Its v2 infohash.
+    pub v2: Option<InfoHashV2>,
+    /// For searching without regard to case.
+    name_lowercase: String,
+    meters: [Meter; 3],
+}
+
+/// A count that grows, and how fast.
+#[derive(Debug, Default)]
+struct Meter {
+    seen: AtomicU64,
+    rate: AtomicU64,
+}
+
+impl Meter {
+    fn starting_at(count: u64) -> Self {
+        Meter { seen: AtomicU64::new(count), rate: AtomicU64::new(0) }
+    }
+
+    /// Takes note of the count, a second after the last time. The rate follows with a half-life of about two seconds.
+    fn sample(&self, count: u64) {
+        let grown = count.saturating_sub(self.seen.swap(count, Ordering::Relaxed));
+        let rate = self.rate.load(Ordering::Relaxed);
+        if grown > 0 || rate > 0 {
+            self.rate.store((rate - rate / 4).saturating_add(grown / 4), Ordering::Relaxed);
+        }
+        if grown == 0 && rate < 1024 {
+            self.rate.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Entry {
+    fn new(content: Arc<Content>) -> Self {
+        let metainfo = content.metainfo();
+        Entry {
+            v1: metainfo.and_then(|metainfo| metainfo.infohash_v1()),
+            v2: metainfo.and_then(|metainfo| metainfo.infohash_v2()),
+            name_lowercase: content.name().to_lowercase(),
+            meters: counts(&content).map(Meter::starting_at),
+            content,
+        }
+    }
+
+    /// The names under which peers ask for it.
+    pub fn swarms(&self) -> impl Iterator<Item = InfoHashV1> + use<> {
+        self.v1.into_iter().chain(self.v2.map(|v2| v2.truncated()))
+    }
+
+    /// Bytes per second over the last few.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        let [pull, http, bittorrent] =
+            [0, 1, 2].map(|meter: usize| self.meters[meter].rate.load(Ordering::Relaxed));
+        Rates { pull, http, bittorrent }
+    }
+
+    /// Takes a sample of what was moved; once a second.
+    fn sample(&self) {
+        for (meter, count) in self.meters.iter().zip(counts(&self.content)) {
+            meter.sample(count);
+        }
+    }
+}
+
+fn counts(content: &Content) -> [u64; 3] {
+    let counters = content.counters();
+    [&counters.origin_bytes, &counters.served_http, &counters.served_bittorrent]
+        .map(|count| count.load(Ordering::Relaxed))
+}
+
+/// Which contents are asked for.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Part of the name, without regard to case.
+    pub text: Option<String>,
+    /// Their state.
+    pub state: Option<ContentState>,
+    /// Only those whose id is greater.
+    pub after: Option<ContentId>,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// One page of the index.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// By id.
+    pub entries: Vec<Arc<Entry>>,
+    /// Whether there are more behind the last.
+    pub more: bool,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    by_id: BTreeMap<ContentId, Arc<Entry>>,
+    by_swarm: HashMap<InfoHashV1, ContentId>,
+    evictions: u64,
+}
+
+/// All contents.
+#[derive(Debug, Default)]
+pub struct Index(RwLock<Names>);
+
+impl Index {
+    /// Adds a content, or what has become of it.
+    pub fn put(&self, content: Arc<Content>) -> Arc<Entry> {
+        let entry = Arc::new(Entry::new(content));
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for swarm in entry.swarms() {
+            names.by_swarm.insert(swarm, entry.content.id());
+        }
+        if let Some(before) = names.by_id.insert(entry.content.id(), Arc::clone(&entry))
+            && before.content.state() == State::Removed
+            && !before.content.is_growing()
+        {
+            // The store replaces the object of a content in two cases: its end became known, or its bytes went.
+            names.evictions += 1;
+        }
+        entry
+    }
+
+    /// Forgets a content.
+    pub fn remove(&self, id: ContentId) -> Option<Arc<Entry>> {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = names.by_id.remove(&id)?;
+        for swarm in entry.swarms() {
+            if names.by_swarm.get(&swarm) == Some(&id) {
+                names.by_swarm.remove(&swarm);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The content under any of its names.
+    #[must_use]
+    pub fn find(&self, name: ContentName) -> Option<Arc<Entry>> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let id = match name {
+            ContentName::Id(id) => id,
+            ContentName::V1(v1) => *names.by_swarm.get(&v1)?,
+            ContentName::V2(v2) => *names.by_swarm.get(&v2.truncated())?,
+        };
+        let entry = names.by_id.get(&id)?;
+        let is_meant = !matches!(name, ContentName::V2(v2) if entry.v2 != Some(v2));
+        is_meant.then(|| Arc::clone(entry))
+    }
+
+    /// How often a content was emptied to make room.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).evictions
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
+    }
+
+    /// The contents that a filter lets through.
+    #[must_use]
+    pub fn page(&self, filter: &Filter) -> Page {
+        let limit = filter.limit.unwrap_or(PAGE_ENTRIES_MAX).clamp(1, PAGE_ENTRIES_MAX);
+        let text = filter.text.as_ref().map(|text| text.to_lowercase());
+        let first = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted =
+            names.by_id.range((first, Bound::Unbounded)).map(|(_, entry)| entry).filter(|entry| {
+                text.as_ref().is_none_or(|text| entry.name_lowercase.contains(text))
+                    && filter.state.is_none_or(|state| state_of(&entry.content) == state)
+            });
+        let entries = wanted.by_ref().take(limit).map(Arc::clone).collect();
+        Page { entries, more: wanted.next().is_some() }
+    }
+
+    /// Takes a sample of every content's counts; once a second.
+    pub fn sample(&self) {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.by_id.values().for_each(|entry| entry.sample());
+    }
+
+    /// Calls `each` with every content, in no order that means anything.
+    pub fn for_each(&self, mut each: impl FnMut(&Entry)) {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        names.by_id.values().for_each(|entry| each(entry));
+    }
+}
+
+/// The state as the API names it.
+#[must_use]
+pub fn state_of(content: &Content) -> ContentState {
+    match content.state() {
+        State::Queued => ContentState::Queued,
+        State::Pulling => ContentState::Pulling,
+        State::Complete => ContentState::Complete,
+        State::Paused => ContentState::Paused,
+        State::Failed | State::Removed => ContentState::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_pagecache::{Layout, NewContent};
+
+    use super::*;
+
+    pub(crate) fn content(number: u8, name: &str) -> Arc<Content> {
+        let id = ContentId([number; 16]);
+        let new = NewContent::single_of_length(id, name, 100, 16384, "\"e\"").unwrap();
+        Content::simulated(new, Layout::single(name, 100, 16384).unwrap(), Box::new(|_, bytes| bytes.fill(0)))
+    }
+
+    fn check(filter: &Filter, expected: &[u8], more: bool) {
+        let index = Index::default();
+        for (number, name) in [(3, "Cherry.iso"), (1, "apple.iso"), (2, "banana.img"), (4, "date.iso")] {
+            index.put(content(number, name));
+        }
+        index.find(ContentName::Id(ContentId([2; 16]))).unwrap().content.set_state(State::Paused);
+        let page = index.page(filter);
+        assert_eq!(page.entries.iter().map(|entry| entry.content.id().0[0]).collect::<Vec<_>>(), expected);
+        assert_eq!(page.more, more);
+    }
+
+    #[test]
+    fn pages_are_by_id_and_filtered() {
+        check(&Filter::default(), &[1, 2, 3, 4], false);
+        check(&Filter { limit: Some(2), ..Filter::default() }, &[1, 2], true);
+        check(
+            &Filter { after: Some(ContentId([2; 16])), limit: Some(2), ..Filter::default() },
+            &[3, 4],
+            false,
+        );
+        check(&Filter { text: Some("CHERRY".into()), ..Filter::default() }, &[3], false);
+        check(&Filter { state: Some(ContentState::Paused), ..Filter::default() }, &[2], false);
+        check(&Filter { text: Some("iso".into()), limit: Some(2), ..Filter::default() }, &[1, 3], true);
+        check(&Filter { limit: Some(0), ..Filter::default() }, &[1], true);
+    }
+
+    #[test]
+    fn rates_rise_and_come_to_rest() {
+        let index = Index::default();
+        let entry = index.put(content(1, "x"));
+        entry.content.counters().served_http.fetch_add(4_000_000, Ordering::Relaxed);
+        index.sample();
+        assert_eq!(entry.rates(), Rates { pull: 0, http: 1_000_000, bittorrent: 0 });
+        (0..60).for_each(|_| index.sample());
+        assert_eq!(entry.rates(), Rates::default());
+    }
+
+    #[test]
+    fn what_is_removed_is_found_under_no_name() {
+        let index = Index::default();
+        index.put(content(1, "x"));
+        assert!(index.remove(ContentId([1; 16])).is_some());
+        assert!(index.find(ContentName::Id(ContentId([1; 16]))).is_none());
+        assert_eq!(index.count(), 0);
+    }
+}

@@ -1,0 +1,343 @@
+//! `/metrics` in the OpenMetrics text format, which Prometheus reads. Numbers are gathered when somebody asks.
+//!
+//! prometheus-client's registry holds one collector of ours, since every number exists already as an atomic of the engine, of ingest
+//! or of the store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use millrace_engine::counters::{Counters, Reason};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::ingest::metrics::{FIRST_BYTE_MS, IngestMetrics};
+
+use super::index::state_of;
+use super::questions::Questions;
+use super::status::free_bytes;
+
+/// What Prometheus is told to expect.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `/metrics`, for the admin socket and for the address of `--metrics`.
+pub(super) fn router(questions: Arc<Questions>) -> Router {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Numbers(questions)));
+    Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
+}
+
+async fn answer(State(registry): State<Arc<Registry>>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Everything that is counted.
+struct Numbers(Arc<Questions>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
+    }
+}
+
+impl Collector for Numbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let relay = &self.0.relay;
+        let mut out = Writer(encoder);
+        connections(&mut out, &relay.counters)?;
+        bytes(&mut out, &relay.counters)?;
+        shards(&mut out, &relay.counters)?;
+        ingest(&mut out, relay.ingest.metrics())?;
+        self.contents(&mut out)?;
+        let cap = relay.ledger.egress.rate();
+        // A gauge cannot say "none": infinity compares rightly with every rate.
+        out.gauge_f64(
+            "cap_bytes_per_second",
+            "Cap on everything sent; +Inf is none",
+            cap.map_or(f64::INFINITY, as_f64),
+        )?;
+        out.gauge(
+            "tracker_peers",
+            "Peers that the built-in tracker knows",
+            alone(count_of(self.0.tracker.peer_count())),
+        )?;
+        out.gauge_f64(
+            "uptime_seconds",
+            "Time since the relay started",
+            relay.started.elapsed().as_secs_f64(),
+        )?;
+        out.info(
+            "backend",
+            "How the relay talks to the kernel, and how it sends",
+            &[
+                ("io", relay.backend.name.as_str()),
+                ("send_path", relay.send_path.name.as_str()),
+                ("version", env!("CARGO_PKG_VERSION")),
+            ],
+        )
+    }
+}
+
+impl Numbers {
+    fn contents(&self, out: &mut Writer<'_>) -> fmt::Result {
+        const STATES: [&str; 5] = ["queued", "pulling", "complete", "paused", "failed"];
+        let mut by_state = [0; 5];
+        self.0.index.for_each(|entry| by_state[state_of(&entry.content) as usize] += 1);
+        let labelled: Vec<_> =
+            STATES.iter().zip(by_state).map(|(state, count)| ([("state", *state)], count)).collect();
+        out.gauge(
+            "contents",
+            "Contents by state",
+            labelled.iter().map(|(labels, count)| (&labels[..], *count)),
+        )?;
+        let relay = &self.0.relay;
+        out.gauge(
+            "store_bytes",
+            "The store's bytes: used by contents, and free on its file system",
+            [
+                (&[("state", "used")][..], relay.store.used_bytes()),
+                (&[("state", "free")][..], free_bytes(&relay.config.store)),
+            ],
+        )?;
+        out.counter("evictions", "Contents dropped to make room", alone(self.0.index.evictions()))
+    }
+}
+
+fn sum(counters: &[Arc<Counters>], count: impl Fn(&Counters) -> u64) -> u64 {
+    counters.iter().map(|counters| count(counters)).sum()
+}
+
+fn connections(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
+    let label = |protocol| [("protocol", protocol), ("state", "open")];
+    out.gauge(
+        "connections",
+        "Connections",
+        [
+            (&label("http")[..], sum(counters, |c| c.connections_http.value())),
+            (&label("bittorrent")[..], sum(counters, |c| c.connections_bittorrent.value())),
+            (&[("protocol", "bittorrent"), ("state", "unchoked")][..], sum(counters, |c| c.unchoked.value())),
+        ],
+    )?;
+    out.counter(
+        "accepted",
+        "Connections accepted",
+        [
+            (&[("protocol", "http")][..], sum(counters, |c| c.accepted_http.value())),
+            (&[("protocol", "bittorrent")][..], sum(counters, |c| c.accepted_bittorrent.value())),
+        ],
+    )?;
+    let reasons: Vec<_> = Reason::ALL
+        .iter()
+        .map(|(reason, name)| ([("reason", *name)], sum(counters, |c| c.closed[*reason as usize].value())))
+        .collect();
+    out.counter(
+        "closed",
+        "Connections closed, by reason",
+        reasons.iter().map(|(labels, count)| (&labels[..], *count)),
+    )?;
+    out.counter("requests", "HTTP requests", alone(sum(counters, |c| c.requests.value())))?;
+    let classes: Vec<_> = ["1xx", "2xx", "3xx", "4xx", "5xx"]
+        .iter()
+        .zip(1..)
+        .map(|(class, index): (_, usize)| {
+            ([("status", *class)], sum(counters, |c| c.responses[index].value()))
+        })
+        .collect();
+    out.counter(
+        "responses",
+        "HTTP answers by class",
+        classes.iter().map(|(labels, count)| (&labels[..], *count)),
+    )?;
+    out.counter(
+        "blocks",
+        "BitTorrent blocks queued for sending",
+        alone(sum(counters, |c| c.blocks.value())),
+    )?;
+    out.counter("rejects", "BitTorrent requests rejected", alone(sum(counters, |c| c.rejects.value())))
+}
+
+fn bytes(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
+    out.counter(
+        "served_bytes",
+        "Bytes of contents sent",
+        [
+            (&[("protocol", "http")][..], sum(counters, |c| c.served_http_bytes.value())),
+            (&[("protocol", "bittorrent")][..], sum(counters, |c| c.served_bittorrent_bytes.value())),
+        ],
+    )?;
+    out.counter(
+        "sent_bytes",
+        "Bytes sent, by the way they took to the socket",
+        [
+            (&[("path", "reference")][..], sum(counters, |c| c.sent_reference_bytes.value())),
+            (&[("path", "zerocopy")][..], sum(counters, |c| c.sent_sendfile_bytes.value())),
+            (&[("path", "copy")][..], sum(counters, |c| c.sent_copy_bytes.value())),
+        ],
+    )?;
+    out.counter(
+        "brought_in",
+        "Times data came from the disk before a send",
+        alone(sum(counters, |c| c.brought_in.value())),
+    )
+}
+
+fn shards(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
+    out.gauge("shards", "Threads of the data plane", alone(count_of(counters.len())))?;
+    out.counter("shard_loops", "Loops that shards turned", alone(sum(counters, |c| c.loops.value())))?;
+    let longest = counters.iter().map(|counters| counters.loop_ns_max.value()).max().unwrap_or(0);
+    out.gauge_f64("shard_loop_seconds", "Longest loop of any shard since start", as_f64(longest) / 1e9)?;
+    out.counter(
+        "parked",
+        "Readers that waited for bytes on their way",
+        alone(sum(counters, |c| c.parked.value())),
+    )?;
+    out.counter(
+        "cap_waits",
+        "Times that a cap made a connection wait",
+        alone(sum(counters, |c| c.cap_waits.value())),
+    )?;
+    out.counter(
+        "ring_overflow",
+        "Completion queue overflows",
+        alone(sum(counters, |c| c.ring_overflows.value())),
+    )
+}
+
+fn ingest(out: &mut Writer<'_>, ingest: &IngestMetrics) -> fmt::Result {
+    out.counter("origin_bytes", "Bytes of bodies that origins sent", alone(ingest.origin_bytes.value()))?;
+    out.gauge("pulls", "Pulls under way", alone(ingest.pulls_active.value()))?;
+    let classes: Vec<_> = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"]
+        .iter()
+        .zip(&ingest.requests)
+        .map(|(class, count)| ([("status", *class)], count.value()))
+        .collect();
+    out.counter(
+        "origin_requests",
+        "Requests to origins by class of the answer",
+        classes.iter().map(|(labels, count)| (&labels[..], *count)),
+    )?;
+    out.counter("origin_retries", "Requests to origins made again", alone(ingest.retries.value()))?;
+    out.counter(
+        "hash_failures",
+        "Pieces that did not match their hash",
+        alone(ingest.hash_failures.value()),
+    )?;
+    out.counter(
+        "origin_changes",
+        "Contents whose origin changed during the pull",
+        alone(ingest.origin_changes.value()),
+    )?;
+    out.counter(
+        "guard_refusals",
+        "Origin addresses refused for where they lead",
+        alone(ingest.guard_refusals.value()),
+    )?;
+    let bounds = FIRST_BYTE_MS.iter().map(|ms| as_f64(*ms) / 1e3).chain([f64::INFINITY]);
+    let buckets: Vec<_> = bounds.zip(ingest.fill_to_first_byte.iter().map(|bucket| bucket.value())).collect();
+    out.histogram(
+        "fill_to_first_byte_seconds",
+        "Time from the start of a fill to its first byte",
+        as_f64(ingest.fill_to_first_byte_us.value()) / 1e6,
+        &buckets,
+    )
+}
+
+/// Counts beyond 2^53 lose their last digits in Prometheus anyway.
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// Writes metrics; each name once, prefixed here.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn descriptor(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        write: impl FnOnce(MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let name = format!("millrace_{name}");
+        write(self.0.encode_descriptor(&name, help, None, kind)?)
+    }
+
+    fn family<'l, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = (Labels<'l>, M)>,
+    ) -> fmt::Result {
+        self.descriptor(name, help, kind, |mut encoder| {
+            for (labels, value) in values {
+                if labels.is_empty() {
+                    return value.encode(encoder);
+                }
+                value.encode(encoder.encode_family(&labels)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The format appends `_total` to the name.
+    fn counter<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels<'l>, u64)>,
+    ) -> fmt::Result {
+        let values = values.into_iter().map(|(labels, count)| (labels, ConstCounter::new(count)));
+        self.family(name, help, MetricType::Counter, values)
+    }
+
+    fn gauge<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels<'l>, u64)>,
+    ) -> fmt::Result {
+        let values = values.into_iter().map(|(labels, value)| (labels, ConstGauge::new(as_f64(value))));
+        self.family(name, help, MetricType::Gauge, values)
+    }
+
+    fn gauge_f64(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.family(name, help, MetricType::Gauge, [(&[][..], ConstGauge::new(value))])
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        self.descriptor(name, help, MetricType::Histogram, |mut encoder| {
+            encoder.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
+        })
+    }
+
+    /// The format appends `_info` to the name.
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        self.descriptor(name, help, MetricType::Info, |mut encoder| encoder.encode_info(&labels))
+    }
+}
+
+/// A value without labels.
+fn alone(value: u64) -> [(Labels<'static>, u64); 1] {
+    [(&[], value)]
+}
+
+fn count_of(things: usize) -> u64 {
+    u64::try_from(things).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,231 @@
+//! The control thread: it answers what shards ask, the admin socket, metrics, and trackers. Nothing in it can stall a shard.
+
+pub mod admin;
+mod announce;
+mod caps;
+pub mod describe;
+pub mod documents;
+mod events;
+pub mod index;
+pub mod metrics;
+mod page;
+mod problem;
+pub mod questions;
+pub mod socket;
+mod status;
+pub mod tracker;
+mod udp_tracker;
+
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use millrace_engine::event::News;
+use millrace_engine::ids::{ConnId, ShardId};
+use millrace_engine::op::Question;
+use millrace_send::Mailbox;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::listen::local_addresses;
+use crate::relay::Relay;
+
+use questions::Questions;
+use tracker::{Reachable, Tracker};
+
+/// How often rates are measured and silent peers forgotten.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// News looked at before others on this thread get a turn.
+const NEWS_MAX: usize = 256;
+
+/// A question and who waits for its answer.
+#[derive(Debug)]
+pub struct Asked {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its connection.
+    pub conn: ConnId,
+    /// What was asked.
+    pub question: Box<Question>,
+}
+
+/// What the control thread is given.
+#[derive(Debug)]
+pub struct Parts {
+    /// The relay it speaks for.
+    pub relay: Arc<Relay>,
+    /// What shards ask. The thread ends when all senders are gone.
+    pub asks: UnboundedReceiver<Asked>,
+    /// The news that shards get: that is how this thread hears of contents.
+    pub news: Mailbox,
+    /// The UDP side of the BitTorrent port.
+    pub udp: UdpSocket,
+    /// Where metrics are served, besides the admin socket.
+    pub metrics: Option<TcpListener>,
+    /// The admin socket.
+    pub admin: UnixListener,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// The kernel gives no thread or no descriptor.
+pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        let _fatal = crate::start::AbortOnPanic;
+        if let Err(error) = runtime.block_on(run(parts)) {
+            tracing::error!(%error, "the control thread ends");
+        }
+        // Hashing that was asked for may still run; nobody waits for it any more.
+        runtime.shutdown_background();
+    })
+}
+
+async fn run(parts: Parts) -> io::Result<()> {
+    let Parts { relay, mut asks, news, udp, metrics, admin } = parts;
+    let reachable = Reachable {
+        public: relay.public_url.host().and_then(|host| match host {
+            url::Host::Ipv4(v4) => Some(v4.into()),
+            url::Host::Ipv6(v6) => Some(v6.into()),
+            url::Host::Domain(_) => None,
+        }),
+        bound: relay.bittorrent,
+        local: local_addresses(),
+    };
+    let tracker = Tracker::new(reachable, relay.peer_id);
+    let questions = Arc::new(Questions::new(Arc::clone(&relay), tracker));
+    let events = events::Events::default();
+    for content in relay.store.contents() {
+        note(&questions, &events, News::Put(content));
+    }
+    let udp = tokio::net::UdpSocket::from_std(udp)?;
+    tokio::spawn(udp_tracker::run(udp, Arc::clone(&questions)));
+    tokio::spawn(listen(news, Arc::clone(&questions), events.clone()));
+    tokio::spawn(sample(Arc::clone(&questions), events.clone()));
+    tokio::spawn(announce::run(Arc::clone(&questions)));
+    admin.set_nonblocking(true)?;
+    let state = admin::Admin::new(Arc::clone(&questions), events);
+    serve(tokio::net::UnixListener::from_std(admin)?, admin::router(state));
+    if let Some(metrics) = metrics {
+        metrics.set_nonblocking(true)?;
+        serve(tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
+    }
+    while let Some(Asked { shard, conn, question }) = asks.recv().await {
+        if question.path.starts_with("/pull/") {
+            let questions = Arc::clone(&questions);
+            tokio::spawn(async move {
+                let answer = questions.answer(&question).await;
+                questions.relay.shards.post(shard, News::Answer { conn, answer });
+            });
+        } else {
+            let answer = questions.answer(&question).await;
+            relay.shards.post(shard, News::Answer { conn, answer });
+        }
+    }
+    Ok(())
+}
+
+/// Serves a router until the thread ends.
+fn serve<L>(listener: L, router: axum::Router)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "a socket of the control thread is lost");
+        }
+    });
+}
+
+/// Hears the news that shards hear.
+async fn listen(mut mailbox: Mailbox, questions: Arc<Questions>, events: events::Events) {
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe, for types that do not own what they name; an OwnedFd does"
+    )]
+    let registered = mailbox.as_fd().try_clone_to_owned().and_then(AsyncFd::new);
+    let bell = match registered {
+        Ok(bell) => bell,
+        Err(error) => {
+            tracing::error!(%error, "the control thread hears no news: contents added from now on are not listed");
+            return;
+        }
+    };
+    loop {
+        for _ in 0..NEWS_MAX {
+            let Some(news) = mailbox.next() else { break };
+            note(&questions, &events, news);
+        }
+        if mailbox.may_sleep() {
+            match bell.readable().await {
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => return,
+            }
+        } else {
+            tokio::task::yield_now().await;
+        }
+        mailbox.wake();
+    }
+}
+
+fn note(questions: &Arc<Questions>, events: &events::Events, news: News) {
+    match news {
+        News::Put(content) => {
+            let entry = questions.index.put(content);
+            // A private torrent has its own trackers and no other (BEP 27).
+            if !entry.content.metainfo().is_some_and(|metainfo| metainfo.info.private) {
+                entry.swarms().for_each(|swarm| questions.tracker.register(swarm.0));
+            }
+            cover(questions, &entry.content);
+            events.content(questions, &entry);
+        }
+        News::Gone(id) => {
+            if let Some(entry) = questions.index.remove(id) {
+                entry.swarms().for_each(|swarm| questions.tracker.unregister(&swarm.0));
+                events.removed(id);
+            }
+        }
+        News::Changed(id) => {
+            if let Some(entry) = questions.index.find(millrace_proto::id::ContentName::Id(id)) {
+                events.content(questions, &entry);
+            }
+        }
+        News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Drain => {}
+    }
+}
+
+/// Makes the heads of this content's blocks, which shards then send by reference.
+fn cover(questions: &Questions, content: &millrace_pagecache::Content) {
+    if content.metainfo().is_none() {
+        return;
+    }
+    let (piece_bytes, pieces) = (content.layout().piece_bytes(), content.layout().piece_count());
+    let headers = Arc::clone(&questions.relay.headers);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = headers.cover(piece_bytes, pieces) {
+            tracing::warn!(%error, "no table of block heads: they are copied");
+        }
+    });
+}
+
+async fn sample(questions: Arc<Questions>, events: events::Events) {
+    let mut every = tokio::time::interval(SAMPLE_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks: u64 = 0;
+    loop {
+        every.tick().await;
+        ticks += 1;
+        questions.index.sample();
+        events.relay(&questions);
+        if ticks.is_multiple_of(60) {
+            questions.tracker.expire();
+        }
+    }
+}

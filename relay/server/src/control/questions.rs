@@ -1,0 +1,247 @@
+//! Answers what shards do not answer out of the store: pages, documents, the tracker, pull-through.
+
+use std::sync::Arc;
+
+use millrace_engine::event::{Answer, Document};
+use millrace_engine::op::Question;
+use millrace_proto::admin::ContentState;
+use millrace_proto::http::target::{Path, query_pairs};
+use millrace_proto::id::{ContentName, InfoHashV1};
+use millrace_proto::tracker::http::{AnnounceRequest, ScrapeRequest};
+use millrace_proto::tracker::swarm::UnknownInfohash;
+use millrace_proto::tracker::{AnnounceAnswer, SwarmCounts, response};
+use tokio::sync::Semaphore;
+
+use crate::ingest::NewPull;
+use crate::relay::Relay;
+
+use super::describe::Links;
+use super::documents::{self, document, problem_document};
+use super::index::{Entry, Filter, Index, PAGE_ENTRIES_MAX};
+use super::page;
+use super::tracker::{Announce, Tracker};
+
+/// First requests of pull-through that ask an origin at one time. More wait.
+const PULLS_PENDING_MAX: usize = 64;
+/// Contents on the page for people.
+const PAGE_ROWS: usize = 200;
+
+/// Everything that an answer is made of.
+#[derive(Debug)]
+pub struct Questions {
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) index: Index,
+    pub(crate) tracker: Tracker,
+    pub(crate) links: Links,
+    pulls_pending: Semaphore,
+}
+
+impl Questions {
+    pub(crate) fn new(relay: Arc<Relay>, tracker: Tracker) -> Self {
+        let links = Links { base: relay.public_url.clone(), bittorrent_port: relay.bittorrent.port() };
+        Questions {
+            relay,
+            index: Index::default(),
+            tracker,
+            links,
+            pulls_pending: Semaphore::new(PULLS_PENDING_MAX),
+        }
+    }
+
+    /// Answers one question. Only pull-through waits, for its origin.
+    pub(crate) async fn answer(&self, question: &Question) -> Answer {
+        let query = question.query.as_deref().unwrap_or_default();
+        let document = match question.path.as_str() {
+            "/" => page::index(self, &filter(query, PAGE_ROWS).unwrap_or_default(), query),
+            "/index.json" => self.index_document(query),
+            "/announce" => self.announce_document(question, query),
+            "/scrape" => self.scrape_document(query),
+            "/healthz" => document(200, "text/plain; charset=utf-8", *b"ok\n"),
+            "/readyz" => self.readiness(),
+            "/robots.txt" => document(200, "text/plain; charset=utf-8", *b"User-agent: *\nDisallow: /\n"),
+            "/favicon.ico" | "/favicon.svg" => document(200, "image/svg+xml", page::ICON.as_bytes()),
+            path => match path.strip_prefix("/pull/") {
+                Some(rest) => return self.pull(rest).await,
+                None => self.about_content(path),
+            },
+        };
+        Answer::Document(document)
+    }
+
+    fn index_document(&self, query: &str) -> Document {
+        match filter(query, PAGE_ENTRIES_MAX) {
+            Ok(filter) => documents::index(&self.index, &self.links, &filter, &without_after(query)),
+            Err(problem) => problem_document(400, problem),
+        }
+    }
+
+    /// `/c/{name}.torrent` and its like, and the page of a folder.
+    fn about_content(&self, path: &str) -> Document {
+        let name = path.strip_prefix("/c/").map(|name| name.trim_end_matches('/'));
+        let Some(name) = name else { return page::not_found() };
+        let (name, extension) = name.split_once('.').unwrap_or((name, ""));
+        let Some(entry) = name.parse::<ContentName>().ok().and_then(|name| self.index.find(name)) else {
+            return page::not_found();
+        };
+        match extension {
+            "" => page::content(self, &entry),
+            "json" => documents::json(&self.links.content(&entry, true)),
+            "meta4" => documents::metalink(&self.links, &entry),
+            "torrent" => match entry.content.metainfo() {
+                Some(metainfo) => documents::torrent(&self.links, &entry.content, metainfo),
+                None => problem_document(404, not_a_torrent_yet(&entry)),
+            },
+            _ => page::not_found(),
+        }
+    }
+
+    fn readiness(&self) -> Document {
+        if self.relay.stop.is_wished() {
+            return problem_document(503, "The relay is draining.");
+        }
+        document(200, "text/plain; charset=utf-8", *b"ready\n")
+    }
+
+    /// Notes a peer and answers with others.
+    pub(crate) fn announce(&self, announce: &Announce) -> Result<AnnounceAnswer, UnknownInfohash> {
+        self.tracker.announce(announce, self.is_complete(announce.infohash))
+    }
+
+    /// Counts of a swarm.
+    pub(crate) fn scrape(&self, infohash: &[u8; 20]) -> Option<SwarmCounts> {
+        self.tracker.scrape(infohash, self.is_complete(*infohash))
+    }
+
+    fn is_complete(&self, infohash: [u8; 20]) -> bool {
+        let entry = self.index.find(ContentName::V1(InfoHashV1(infohash)));
+        entry.is_some_and(|entry| entry.content.is_complete())
+    }
+
+    fn announce_document(&self, question: &Question, query: &str) -> Document {
+        let mut body = Vec::new();
+        match AnnounceRequest::parse(query) {
+            Ok(request) => {
+                let announce = Announce {
+                    infohash: request.infohash,
+                    peer_id: request.peer_id,
+                    ip: question.peer,
+                    port: request.port,
+                    left: request.left,
+                    event: request.event,
+                    numwant: request.numwant,
+                };
+                match self.announce(&announce) {
+                    Ok(answer) => response::write_announce(&answer, &mut body),
+                    Err(unknown) => response::write_failure(&unknown.to_string(), &mut body),
+                }
+            }
+            Err(error) => response::write_failure(&error.to_string(), &mut body),
+        }
+        // Refusals are answers too (BEP 3): clients show the reason of a 200 only.
+        document(200, "text/plain", body)
+    }
+
+    fn scrape_document(&self, query: &str) -> Document {
+        let mut body = Vec::new();
+        match ScrapeRequest::parse(query) {
+            Ok(request) => {
+                let known = request.infohashes().filter_map(|hash| Some((hash, self.scrape(&hash)?)));
+                response::write_scrape(known, &mut body);
+            }
+            Err(error) => response::write_failure(&error.to_string(), &mut body),
+        }
+        document(200, "text/plain", body)
+    }
+
+    /// `/pull/{origin}/{path}`: the first request starts the pull, everyone shares it.
+    async fn pull(&self, rest: &str) -> Answer {
+        let refuse = |status, detail: String| Answer::Document(problem_document(status, detail));
+        let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let Some(origin) = self.relay.config.origins.get(name) else {
+            return refuse(404, "No origin of this name is configured.".into());
+        };
+        // The shard has refused `..` and its disguises; the look here keeps this safe on its own.
+        if path.is_empty() || path.ends_with('/') || Path::parse(&format!("/{path}")).is_err() {
+            return refuse(404, "Name a file below the origin.".into());
+        }
+        let Ok(_permit) = self.pulls_pending.acquire().await else {
+            return refuse(503, "The relay is stopping.".into());
+        };
+        let request = NewPull::from_origin(format!("{}{path}", origin.url), origin.headers.clone());
+        let added = self.relay.ingest.add(request).await;
+        match added {
+            Ok(content) => match content.layout().file_index_at_path(|_| true) {
+                Some(file) => Answer::File { content, file },
+                None => refuse(502, "The origin's file has no bytes to serve.".into()),
+            },
+            Err(error) => refuse(502, format!("The origin could not be read: {error}")),
+        }
+    }
+}
+
+fn not_a_torrent_yet(entry: &Entry) -> &'static str {
+    match entry.content.state() {
+        millrace_pagecache::State::Failed => "There is no torrent of this content: its pull failed.",
+        _ => "There is no torrent of this content yet: its hashes are known when its last byte has arrived.",
+    }
+}
+
+/// Reads `q`, `state`, `after` and `limit`; what else a query says is none of ours.
+pub(crate) fn filter(query: &str, limit: usize) -> Result<Filter, String> {
+    let mut filter = Filter { limit: Some(limit), ..Filter::default() };
+    for (name, value) in query_pairs(query) {
+        // A form writes spaces as `+`.
+        let text = String::from_utf8_lossy(&value.bytes().collect::<Vec<_>>()).replace('+', " ");
+        if text.is_empty() {
+            continue;
+        }
+        match name.decode().as_deref() {
+            Some("q") => filter.text = Some(text),
+            Some("state") => filter.state = Some(state(&text)?),
+            Some("after") => filter.after = Some(text.parse().map_err(|_| "`after` is no content id")?),
+            Some("limit") => {
+                let number: usize = text.parse().map_err(|_| "`limit` is no number")?;
+                filter.limit = Some(number.clamp(1, limit));
+            }
+            _ => {}
+        }
+    }
+    Ok(filter)
+}
+
+fn state(text: &str) -> Result<ContentState, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "`state` is queued, pulling, complete, paused or failed".to_owned())
+}
+
+/// The query less `after`, ready for another parameter.
+pub(crate) fn without_after(query: &str) -> String {
+    let kept = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
+    // Only what cannot leave a quoted attribute or a header line is repeated.
+    let plain = |pair: &&str| pair.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"'".contains(&byte));
+    kept.filter(plain).map(|pair| format!("{pair}&")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_or_refused() {
+        let found = filter("q=big+file%21&state=pulling&limit=7&other=x", 1000).unwrap();
+        assert_eq!(found.text.as_deref(), Some("big file!"));
+        assert_eq!((found.state, found.limit), (Some(ContentState::Pulling), Some(7)));
+        assert_eq!(filter("limit=99999", 1000).unwrap().limit, Some(1000));
+        for bad in ["state=lost", "after=x", "limit=-1"] {
+            assert!(filter(bad, 1000).is_err(), "{bad}");
+        }
+        assert_eq!(filter("", 9).unwrap(), Filter { limit: Some(9), ..Filter::default() });
+    }
+
+    #[test]
+    fn the_next_page_keeps_the_search_and_nothing_dangerous() {
+        assert_eq!(without_after("q=a&after=b&limit=2"), "q=a&limit=2&");
+        assert_eq!(without_after("q=a\">&state=failed"), "state=failed&");
+        assert_eq!(without_after(""), "");
+    }
+}

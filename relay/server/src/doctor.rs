@@ -1,0 +1,4 @@
+//! `doctor`
+use crate::cli::DoctorArgs;
+use crate::run::Failure;
+pub(crate) fn run(_args: &DoctorArgs) -> Result<(), Failure> { Ok(()) }

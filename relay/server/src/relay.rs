@@ -1,0 +1,95 @@
+//! What control and ingest share of a running relay.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use millrace_engine::counters::Counters;
+use millrace_engine::ledger::Ledger;
+use millrace_pagecache::Store;
+use millrace_proto::admin::Choice;
+use millrace_send::HeaderTables;
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::config::Config;
+use crate::ingest::Ingest;
+use crate::shards::Shards;
+
+/// A running relay, seen from its control thread.
+#[derive(Debug)]
+pub struct Relay {
+    /// What it was told.
+    pub config: Config,
+    /// What it stores.
+    pub store: Arc<Store>,
+    /// Where news for the shards goes.
+    pub shards: Shards,
+    /// What pulls.
+    pub ingest: Ingest,
+    /// What holds across shards.
+    pub ledger: Arc<Ledger>,
+    /// What each shard counted.
+    pub counters: Vec<Arc<Counters>>,
+    /// Heads of BitTorrent blocks, made as contents come.
+    pub headers: Arc<HeaderTables>,
+    /// BitTorrent peer id.
+    pub peer_id: [u8; 20],
+    /// What links name; ends in `/`.
+    pub public_url: Url,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where BitTorrent is served.
+    pub bittorrent: SocketAddr,
+    /// Where metrics are served, besides the admin socket.
+    pub metrics: Option<SocketAddr>,
+    /// The back end, and why.
+    pub backend: Choice,
+    /// The send path, and why.
+    pub send_path: Choice,
+    /// When it started.
+    pub started: Instant,
+    /// How it is told to stop.
+    pub stop: Stop,
+}
+
+/// The wish to stop: no new connections, running answers finish, then the process ends.
+#[derive(Debug, Default)]
+pub struct Stop {
+    draining: AtomicBool,
+    wished: Notify,
+}
+
+impl Stop {
+    /// Wishes it. Once is enough.
+    pub fn wish(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.wished.notify_one();
+    }
+
+    /// Whether it was wished.
+    #[must_use]
+    pub fn is_wished(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the wish.
+    pub async fn wished(&self) {
+        self.wished.notified().await;
+    }
+}
+
+impl Relay {
+    /// An absolute link to `path`, which is encoded already and does not begin with `/`.
+    #[must_use]
+    pub fn link(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url)
+    }
+
+    /// The URL of the built-in tracker.
+    #[must_use]
+    pub fn announce_url(&self) -> String {
+        self.link("announce")
+    }
+}

@@ -1,0 +1,350 @@
+//! Puts a relay together, from a checked configuration to running threads, and takes it apart again.
+//!
+//! The order matters: what can fail for an operator's mistake comes before anything that others notice.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use millrace_engine::counters::Counters;
+use millrace_engine::event::News;
+use millrace_engine::ids::{Protocol, ShardId};
+use millrace_engine::ledger::Ledger;
+
+use millrace_engine::shard::{self, Identity, Shard};
+use millrace_pagecache::{Options, Store, StoreError};
+use millrace_proto::admin::Choice;
+use millrace_send::{HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use url::Url;
+
+use crate::config::{Config, Io};
+use crate::control::{self, Asked, socket};
+use crate::ingest::{Ingest, IngestConfig};
+use crate::listen::{self, ListenError};
+use crate::machine;
+use crate::relay::{Relay, Stop};
+use crate::shards::Shards;
+
+/// Why a relay does not start. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is not to be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin socket is not to be had.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// The store cannot be opened.
+    #[error(
+        "the store cannot be used: {0}; choose another with --store, or see to it that this user may write there"
+    )]
+    Store(#[source] StoreError),
+    /// `--io uring` was asked for and is not to be had.
+    #[error("--io uring was asked for, and {0}")]
+    NoUring(String),
+    /// Ingest does not start.
+    #[error("pulling cannot start: {0}")]
+    Ingest(String),
+    /// The kernel refuses a thread, a descriptor or randomness.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its word.
+        source: io::Error,
+    },
+}
+
+fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Kernel { what, source }
+}
+
+/// A relay whose threads run.
+#[derive(Debug)]
+pub struct Running {
+    relay: Arc<Relay>,
+    shards: Vec<JoinHandle<()>>,
+    control: JoinHandle<()>,
+    ingest: JoinHandle<()>,
+}
+
+/// Aborts the process when its thread panics: a shard that is gone would be a port that answers to nobody. The message was
+/// printed by then.
+pub(crate) struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl Running {
+    /// Starts everything. The sources that the configuration names are not added yet.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running then.
+    pub fn start(mut config: Config) -> Result<Running, StartError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        limit_connections(&mut config);
+        let (use_ring, backend) = choose_backend(config.io)?;
+        let probe = millrace_send::probe();
+        let send_path = Choice { name: probe.path.name().to_owned(), reason: probe.reason.clone() };
+        tracing::info!(io = %backend.name, reason = %backend.reason, "back end");
+        tracing::info!(path = %send_path.name, reason = %send_path.reason, "send path");
+
+        let store = open_store(&config)?;
+        let admin = socket::make(&config.admin)?;
+        let sockets = Sockets::open(&config)?;
+        let shard_count = config.cores.len();
+        let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
+        let (mut postboxes, mut mailboxes) = (Vec::new(), Vec::new());
+        // One more than there are shards: the control thread hears the same news.
+        for _ in 0..=shard_count {
+            let (postbox, mailbox) = Mailbox::new().map_err(kernel("no descriptor for a mailbox"))?;
+            postboxes.push(postbox);
+            mailboxes.push(mailbox);
+        }
+        let Some(control_mailbox) = mailboxes.pop() else {
+            unreachable!("there is one mailbox more than there are shards")
+        };
+        let shards = Shards::new(postboxes);
+        let (ingest, ingest_thread) =
+            Ingest::start(ingest_config(&config), Arc::clone(&store), shards.clone())
+                .map_err(|error| StartError::Ingest(error.to_string()))?;
+        let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
+        tracing::info!(url = %public_url, "links name this relay by this URL");
+        let relay = Arc::new(Relay {
+            ledger: Arc::new(Ledger::new(config.egress)),
+            store,
+            shards,
+            ingest,
+            counters,
+            headers: Arc::new(HeaderTables::default()),
+            peer_id: machine::peer_id().map_err(kernel("no peer id"))?,
+            public_url,
+            http: sockets.http.0,
+            bittorrent: sockets.bittorrent.0,
+            metrics: sockets.metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()),
+            backend,
+            send_path,
+            started: Instant::now(),
+            stop: Stop::default(),
+            config,
+        });
+        let threads = Threads { relay, use_ring, send_path: probe.path };
+        threads.start(sockets, admin, mailboxes, control_mailbox, ingest_thread)
+    }
+
+    /// What runs.
+    #[must_use]
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.relay
+    }
+
+    /// Drains: no new connections, running answers finish within the configured time, then everything is written down and the
+    /// threads end. Waits for that.
+    pub fn drain(self) {
+        self.relay.stop.wish();
+        self.relay.shards.broadcast(|| News::Drain);
+        for shard in self.shards {
+            // A shard that panicked has taken the process with it.
+            let _ = shard.join();
+        }
+        self.relay.ingest.stop();
+        let _ = self.ingest.join();
+        let _ = self.control.join();
+        // The next start would find it stale and remove it too.
+        let _ = std::fs::remove_file(&self.relay.config.admin);
+    }
+}
+
+/// Lowers the limit of connections where descriptors would not suffice.
+fn limit_connections(config: &mut Config) {
+    let descriptors = machine::raise_descriptor_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of descriptors stays as it was");
+        1024
+    });
+    let shards = config.cores.len();
+    let wanted = config.limits.connections_max;
+    config.limits.connections_max = machine::connections_per_shard(wanted, descriptors, shards);
+    if config.limits.connections_max < wanted {
+        tracing::warn!(
+            descriptors,
+            "fewer connections than configured: raise the limit of descriptors (LimitNOFILE= in the unit, or ulimit -n)"
+        );
+    }
+    tracing::info!(shards, connections_per_shard = config.limits.connections_max, descriptors, "limits");
+}
+
+fn choose_backend(io: Io) -> Result<(bool, Choice), StartError> {
+    let choice = |name: &str, reason: String| Choice { name: name.to_owned(), reason };
+    if io == Io::Epoll {
+        return Ok((false, choice("epoll", "asked for with --io epoll".to_owned())));
+    }
+    let probe = millrace_ring::probe::probe();
+    match (probe.is_usable(), io) {
+        (true, _) => Ok((true, choice("uring", probe.to_string()))),
+        (false, Io::Uring) => Err(StartError::NoUring(probe.to_string())),
+        (false, _) => Ok((false, choice("epoll", probe.to_string()))),
+    }
+}
+
+fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
+    let options = Options { capacity: config.capacity, ..Options::default() };
+    let store = Store::open(&config.store, options).map_err(StartError::Store)?;
+    for problem in store.problems() {
+        tracing::error!(folder = %problem.folder.display(), error = %problem.error, "a content is left out: its files are as they were");
+    }
+    Ok(Arc::new(store))
+}
+
+fn ingest_config(config: &Config) -> IngestConfig {
+    IngestConfig::new(config)
+}
+
+/// Every socket that others see.
+struct Sockets {
+    http: (std::net::SocketAddr, Vec<OwnedFd>),
+    bittorrent: (std::net::SocketAddr, Vec<OwnedFd>),
+    udp: std::net::UdpSocket,
+    metrics: Option<std::net::TcpListener>,
+}
+
+impl Sockets {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let shards = config.cores.len();
+        let http = listen::tcp(config.http, shards, "--http")?;
+        let bittorrent = listen::tcp(config.bittorrent, shards, "--bt")?;
+        let udp = listen::udp(bittorrent.0, "--bt")?;
+        let metrics = config.metrics.map(|address| listen::tcp(address, 1, "--metrics")).transpose()?;
+        let metrics = metrics.and_then(|(_, listeners)| listeners.into_iter().next()).map(Into::into);
+        Ok(Sockets { http, bittorrent, udp, metrics })
+    }
+}
+
+/// `http://`, the first address of this machine that is not loopback, and the port. A relay bound to one address names that.
+fn default_public_url(sockets: &Sockets) -> Url {
+    let address = sockets.http.0;
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => Some(ip),
+        ip => listen::local_addresses().into_iter().find(|local| ip.is_ipv6() || local.is_ipv4()),
+    };
+    let host = ip.map_or_else(
+        || format!("localhost:{}", address.port()),
+        |ip| std::net::SocketAddr::new(ip, address.port()).to_string(),
+    );
+    Url::parse(&format!("http://{host}/"))
+        .unwrap_or_else(|_| unreachable!("an address and a port make a URL"))
+}
+
+/// What the threads are started with.
+struct Threads {
+    relay: Arc<Relay>,
+    use_ring: bool,
+    send_path: SendPath,
+}
+
+impl Threads {
+    fn start(
+        self,
+        sockets: Sockets,
+        admin: UnixListener,
+        mailboxes: Vec<Mailbox>,
+        control_mailbox: Mailbox,
+        ingest: JoinHandle<()>,
+    ) -> Result<Running, StartError> {
+        let (asks, asked) = unbounded_channel();
+        let parts = control::Parts {
+            relay: Arc::clone(&self.relay),
+            asks: asked,
+            news: control_mailbox,
+            udp: sockets.udp,
+            metrics: sockets.metrics,
+            admin,
+        };
+        let control = control::start(parts).map_err(kernel("the control thread does not start"))?;
+        let listeners = sockets.http.1.into_iter().zip(sockets.bittorrent.1);
+        let mut shards = Vec::new();
+        for ((number, mailbox), (http, bittorrent)) in mailboxes.into_iter().enumerate().zip(listeners) {
+            let listeners = vec![(http, Protocol::Http), (bittorrent, Protocol::BitTorrent)];
+            shards.push(self.start_shard(number, mailbox, listeners, asks.clone())?);
+        }
+        Ok(Running { relay: self.relay, shards, control, ingest })
+    }
+
+    fn start_shard(
+        &self,
+        number: usize,
+        mailbox: Mailbox,
+        listeners: Vec<(OwnedFd, Protocol)>,
+        asks: UnboundedSender<Asked>,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let relay = &self.relay;
+        let id = ShardId(
+            u8::try_from(number)
+                .map_err(|_| kernel("too many shards")(io::ErrorKind::InvalidInput.into()))?,
+        );
+        let counters = Arc::clone(&relay.counters[number]);
+        let sender = Sender::new(self.send_path, Arc::clone(&counters), Arc::clone(&relay.headers))
+            .map_err(kernel("no pipe for sending"))?;
+        let limits = Arc::new(relay.config.limits.clone());
+        let connections_max = limits.connections_max;
+        let seed = u64::from_le_bytes(machine::random().map_err(kernel("no randomness"))?);
+        let identity = Identity {
+            peer_id: relay.peer_id,
+            agent: concat!("Millrace ", env!("CARGO_PKG_VERSION")).to_owned(),
+            port: relay.bittorrent.port(),
+        };
+        let config = shard::Config {
+            limits,
+            ledger: Arc::clone(&relay.ledger),
+            counters: Arc::clone(&counters),
+            identity,
+            seed,
+        };
+        let core = relay.config.cores.get(number).copied();
+        let setup = Setup {
+            id,
+            shard: Shard::new(id, config),
+            connections_max,
+            core,
+            listeners,
+            mailbox,
+            sender,
+            counters,
+        };
+        // Contents that are there already; what comes after this is told by ingest.
+        for content in relay.store.contents() {
+            relay.shards.post(id, News::Put(content));
+        }
+        let ingest = relay.ingest.clone();
+        let outward = move |outward| match outward {
+            Outward::Demand { content, offset, bytes } => ingest.demand(content, offset, bytes),
+            Outward::Ask { shard, conn, question } => {
+                // The control thread outlives the shards; without it nobody could be answered.
+                let _ = asks.send(Asked { shard, conn, question });
+            }
+        };
+        let use_ring = self.use_ring;
+        std::thread::Builder::new()
+            .name(format!("shard-{number}"))
+            .spawn(move || {
+                let _fatal = AbortOnPanic;
+                let ended = if use_ring {
+                    millrace_ring::run(setup, outward)
+                } else {
+                    millrace_epoll::run(setup, outward)
+                };
+                if let Err(error) = ended {
+                    panic!("shard {number} cannot go on: {error}");
+                }
+            })
+            .map_err(kernel("a shard's thread does not start"))
+    }
+}

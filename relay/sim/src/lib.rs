@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod disk;
 pub mod kernel;
+pub mod peer;
 pub mod pull;
 pub mod random;
 pub mod socket;

@@ -1,13 +1,15 @@
-//! Contents whose bytes are a function of their position, and a pull that reveals them bit by bit.
+//! Contents whose bytes are a function of their position, and the torrents of them.
 
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;
-use millrace_pagecache::layout::{Layout, LayoutError, PieceIndex};
+use millrace_pagecache::layout::{FileSpan, Layout, LayoutError, PieceIndex};
 use millrace_pagecache::new_content::{NewContent, Shape};
 use millrace_proto::id::ContentId;
+use millrace_proto::metainfo::{Builder, Metainfo, MetainfoError, Plan, plan_files};
 
 use crate::bytes;
+use crate::disk::Disk;
 
 /// The id of the content that a seed stands for.
 #[must_use]
@@ -45,4 +47,43 @@ pub fn complete(content: &Content) {
     for piece in 0..content.layout().piece_count() {
         content.mark_verified(PieceIndex(piece));
     }
+}
+
+/// A hybrid torrent of files with these paths and lengths, hashed. One file with an empty path is a single-file torrent.
+///
+/// # Errors
+/// What cannot be a torrent.
+pub fn torrent(
+    seed: u64,
+    name: &str,
+    files: &[(Vec<String>, u64)],
+    piece_bytes: u32,
+) -> Result<Arc<Metainfo>, MetainfoError> {
+    let plan = plan_files(name, piece_bytes, files)?;
+    let spans = plan.files.iter().map(|file| FileSpan {
+        path: file.path.clone(),
+        offset: file.offset,
+        length: file.length,
+        padding: file.padding,
+    });
+    let layout =
+        Layout::new(piece_bytes, plan.length, spans.collect()).map_err(|_| MetainfoError::TooLong)?;
+    let disk = Disk::new(seed, &layout);
+    disk.write(0..plan.length, true);
+    let new = NewContent::new(id(seed), name, Shape::Layout(layout.clone()), "\"sim\"");
+    let content = disk.content(new, layout);
+    metainfo(&content, plan).map(Arc::new)
+}
+
+/// The hybrid torrent of a content of which every byte is there.
+///
+/// # Errors
+/// As [`torrent`].
+pub fn metainfo(content: &Content, plan: Plan) -> Result<Metainfo, MetainfoError> {
+    let mut hashes = Vec::new();
+    for piece in 0..content.layout().piece_count() {
+        let hash = content.hash_piece(PieceIndex(piece)).map_err(|_| MetainfoError::TooLong)?;
+        hashes.push(hash.into());
+    }
+    Builder::new(plan).build(&hashes)
 }

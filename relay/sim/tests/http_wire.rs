@@ -11,6 +11,7 @@
 //! reveal 0..500 | state paused | end | finish | advance MS | remove      (what happens meanwhile)
 //! quiet | open | closed | reset       (what must be true now)
 //! ```
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -157,6 +157,18 @@ impl Content {
         self.sha256.get_or_init(|| sha256) == &sha256
     }
 
+    /// `Link` field lines about where else its bytes are (RFC 6249), each with its CRLF; empty until set.
+    #[must_use]
+    pub fn links(&self) -> &[u8] {
+        self.links.get().map_or(&[], |links| links)
+    }
+
+    /// Sets the `Link` field lines, once.
+    pub fn set_links(&self, links: Box<[u8]>) {
+        // Set before: the first word stands.
+        let _ = self.links.set(links);
+    }
+
     /// Whether it is never evicted.
     #[must_use]
     pub fn is_pinned(&self) -> bool {

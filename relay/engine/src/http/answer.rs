@@ -319,6 +319,7 @@ fn file_head(
                 format_args!("</c/{id}.torrent>; rel=describedby; type=\"application/x-bittorrent\""),
             );
         }
+        head.prepared(content.links());
         if let Some(sha256) = sha256 {
             head.repr_digest(sha256);
             if request.want_digest {

@@ -61,12 +61,14 @@ mod tests {
         let (postboxes, mut mailboxes): (Vec<_>, Vec<_>) = (0..4).map(|_| Mailbox::new().unwrap()).unzip();
         let shards = Shards::new(postboxes);
         shards.post_to(0b1010 | 1 << 63, || News::Drain);
-        let counts: Vec<_> = mailboxes.iter_mut().map(|mailbox| std::iter::from_fn(|| mailbox.next()).count()).collect();
+        let counts: Vec<_> =
+            mailboxes.iter_mut().map(|mailbox| std::iter::from_fn(|| mailbox.next()).count()).collect();
         assert_eq!(counts, [0, 1, 0, 1]);
         shards.broadcast(|| News::Drain);
         shards.post(ShardId(2), News::Drain);
         shards.post(ShardId(9), News::Drain);
-        let counts: Vec<_> = mailboxes.iter_mut().map(|mailbox| std::iter::from_fn(|| mailbox.next()).count()).collect();
+        let counts: Vec<_> =
+            mailboxes.iter_mut().map(|mailbox| std::iter::from_fn(|| mailbox.next()).count()).collect();
         assert_eq!(counts, [1, 1, 2, 1]);
     }
 }

@@ -23,6 +23,7 @@ use url::Url;
 
 use crate::config::{Config, Io};
 use crate::control::{self, Asked, socket};
+use crate::control::describe::Links;
 use crate::ingest::{Ingest, IngestConfig};
 use crate::listen::{self, ListenError};
 use crate::machine;
@@ -114,11 +115,11 @@ impl Running {
             unreachable!("there is one mailbox more than there are shards")
         };
         let shards = Shards::new(postboxes);
-        let (ingest, ingest_thread) =
-            Ingest::start(ingest_config(&config), Arc::clone(&store), shards.clone())
-                .map_err(|error| StartError::Ingest(error.to_string()))?;
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
+        let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
+        let (ingest, ingest_thread) = Ingest::start(IngestConfig::new(&config, links), Arc::clone(&store), shards.clone())
+            .map_err(|error| StartError::Ingest(error.to_string()))?;
         let relay = Arc::new(Relay {
             ledger: Arc::new(Ledger::new(config.egress)),
             store,
@@ -202,10 +203,6 @@ fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
         tracing::error!(folder = %problem.folder.display(), error = %problem.error, "a content is left out: its files are as they were");
     }
     Ok(Arc::new(store))
-}
-
-fn ingest_config(config: &Config) -> IngestConfig {
-    IngestConfig::new(config)
 }
 
 /// Every socket that others see.

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RETRY_AFTER,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    LAST_MODIFIED, RETRY_AFTER,
 };
 
 /// Longest wait that `Retry-After` can impose.
@@ -46,12 +47,16 @@ impl Validators {
         let same_etag = self.etag.is_some() && self.etag == later.etag;
         differs("ETag", self.etag.clone(), later.etag.clone())
             .or_else(|| differs("length", text(self.length), text(later.length)))
-            .or_else(|| differs("Last-Modified", self.last_modified.clone(), later.last_modified.clone()).filter(|_| !same_etag))
+            .or_else(|| {
+                differs("Last-Modified", self.last_modified.clone(), later.last_modified.clone())
+                    .filter(|_| !same_etag)
+            })
     }
 
     /// The validators of an answer.
     fn of(headers: &HeaderMap, length: Option<u64>) -> Self {
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let text =
+            |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Validators { etag: text(ETAG), last_modified: text(LAST_MODIFIED), length }
     }
 }
@@ -123,7 +128,12 @@ pub enum Refused {
 ///
 /// # Errors
 /// See [`Refused`].
-pub fn judge(status: StatusCode, headers: &HeaderMap, asked: &Range<u64>, known: Option<&Validators>) -> Result<Accepted, Refused> {
+pub fn judge(
+    status: StatusCode,
+    headers: &HeaderMap,
+    asked: &Range<u64>,
+    known: Option<&Validators>,
+) -> Result<Accepted, Refused> {
     match status {
         StatusCode::PARTIAL_CONTENT | StatusCode::OK => {}
         StatusCode::RANGE_NOT_SATISFIABLE => return not_satisfiable(headers, asked, known),
@@ -154,7 +164,11 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, asked: &Range<u64>, known:
 }
 
 /// 416: an empty resource has no first byte; otherwise it became shorter.
-fn not_satisfiable(headers: &HeaderMap, asked: &Range<u64>, known: Option<&Validators>) -> Result<Accepted, Refused> {
+fn not_satisfiable(
+    headers: &HeaderMap,
+    asked: &Range<u64>,
+    known: Option<&Validators>,
+) -> Result<Accepted, Refused> {
     let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let total = text.strip_prefix("bytes */").and_then(|total| total.parse::<u64>().ok());
     let validators = Validators::of(headers, total);
@@ -169,7 +183,10 @@ fn not_satisfiable(headers: &HeaderMap, asked: &Range<u64>, known: Option<&Valid
 
 fn refuse_status(status: StatusCode, headers: &HeaderMap) -> Refused {
     let passing = status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
+        || matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY
+        );
     match passing {
         true => Refused::Later { status, retry_after: retry_after(headers, SystemTime::now()) },
         false => Refused::Status(status),
@@ -192,7 +209,8 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refused> {
             return Err(wrong(format!("Content-Encoding {coding:?} although identity was asked for")));
         }
     }
-    let multipart = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/byteranges"));
+    let multipart =
+        headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/byteranges"));
     if multipart && headers.get(CONTENT_RANGE).is_none() {
         return Err(wrong("multipart/byteranges, which was not asked for".into()));
     }
@@ -231,12 +249,17 @@ fn show(range: &Range<u64>) -> String {
 mod tests {
     use super::*;
 
-    fn check(status: u16, fields: &[(&'static str, &'static str)], known: Option<&Validators>) -> Result<Body, Refused> {
+    fn check(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        known: Option<&Validators>,
+    ) -> Result<Body, Refused> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        judge(StatusCode::from_u16(status).unwrap(), &headers, &(100..200), known).map(|accepted| accepted.body)
+        judge(StatusCode::from_u16(status).unwrap(), &headers, &(100..200), known)
+            .map(|accepted| accepted.body)
     }
 
     fn version(etag: Option<&str>, date: Option<&str>, length: u64) -> Validators {
@@ -248,19 +271,34 @@ mod tests {
         assert_eq!(check(206, &[("content-range", "bytes 100-199/1000")], None), Ok(Body::Part(100..200)));
         assert_eq!(check(206, &[("content-range", "bytes 100-149/150")], None), Ok(Body::Part(100..150)));
         for wrong in [
-            "bytes 99-199/1000", "bytes 100-200/1000", "bytes 100-150/1000", "bytes 0-99/1000", "bytes 100-199/*", "bytes 199-100/1000",
-            "bytes 100-199/199", "items 100-199/1000", "", "bytes 100-18446744073709551615/18446744073709551615",
+            "bytes 99-199/1000",
+            "bytes 100-200/1000",
+            "bytes 100-150/1000",
+            "bytes 0-99/1000",
+            "bytes 100-199/*",
+            "bytes 199-100/1000",
+            "bytes 100-199/199",
+            "items 100-199/1000",
+            "",
+            "bytes 100-18446744073709551615/18446744073709551615",
         ] {
-            assert!(matches!(check(206, &[("content-range", wrong)], None), Err(Refused::Wrong(_))), "{wrong}");
+            assert!(
+                matches!(check(206, &[("content-range", wrong)], None), Err(Refused::Wrong(_))),
+                "{wrong}"
+            );
         }
         assert!(check(206, &[], None).is_err());
-        assert!(check(206, &[("content-range", "bytes 100-199/1000"), ("content-length", "99")], None).is_err());
+        assert!(
+            check(206, &[("content-range", "bytes 100-199/1000"), ("content-length", "99")], None).is_err()
+        );
     }
 
     #[test]
     fn a_change_is_found_by_whatever_tells() {
         let known = version(Some("\"a\""), Some("Sat, 01 Jan 2000 00:00:00 GMT"), 1000);
-        let with = |etag, date, range| check(206, &[("content-range", range), ("etag", etag), ("last-modified", date)], Some(&known));
+        let with = |etag, date, range| {
+            check(206, &[("content-range", range), ("etag", etag), ("last-modified", date)], Some(&known))
+        };
         let (date, later) = ("Sat, 01 Jan 2000 00:00:00 GMT", "Sun, 02 Jan 2000 00:00:00 GMT");
         assert!(with("\"a\"", date, "bytes 100-199/1000").is_ok());
         // The same strong ETag from a mirror with another date.
@@ -272,8 +310,14 @@ mod tests {
         let dated = version(None, Some(date), 1000);
         let fields = [("content-range", "bytes 100-199/1000"), ("last-modified", later)];
         assert!(matches!(check(206, &fields, Some(&dated)), Err(Refused::Changed(_))));
-        assert!(matches!(check(200, &[("content-length", "1000"), ("etag", "\"b\"")], Some(&known)), Err(Refused::Changed(_))));
-        assert!(matches!(check(416, &[("content-range", "bytes */50")], Some(&known)), Err(Refused::Changed(_))));
+        assert!(matches!(
+            check(200, &[("content-length", "1000"), ("etag", "\"b\"")], Some(&known)),
+            Err(Refused::Changed(_))
+        ));
+        assert!(matches!(
+            check(416, &[("content-range", "bytes */50")], Some(&known)),
+            Err(Refused::Changed(_))
+        ));
         // An answer that tells less contradicts nothing.
         assert!(check(206, &[("content-range", "bytes 100-199/1000")], Some(&known)).is_ok());
     }
@@ -292,7 +336,9 @@ mod tests {
         assert_eq!(check(200, &[], None), Ok(Body::Whole(None)));
         assert!(matches!(check(404, &[], None), Err(Refused::Status(_))));
         let later = check(503, &[("retry-after", "7")], None);
-        assert!(matches!(later, Err(Refused::Later { retry_after: Some(wait), .. }) if wait == Duration::from_secs(7)));
+        assert!(
+            matches!(later, Err(Refused::Later { retry_after: Some(wait), .. }) if wait == Duration::from_secs(7))
+        );
         let forever = check(429, &[("retry-after", "99999999")], None);
         assert!(matches!(forever, Err(Refused::Later { retry_after: Some(RETRY_AFTER_MAX), .. })));
         let mut headers = HeaderMap::new();

@@ -81,7 +81,8 @@ impl Balance {
             // What is not measured yet is taken for fast, so that it gets measured.
             .min_by_key(|(_, origin)| {
                 let speed = if origin.speed == 0 { fastest } else { origin.speed };
-                u128::from(fastest) * 1_000 * (u128::try_from(origin.in_flight).unwrap_or(0) + 1) / u128::from(speed)
+                u128::from(fastest) * 1_000 * (u128::try_from(origin.in_flight).unwrap_or(0) + 1)
+                    / u128::from(speed)
             })
             .map(|(index, _)| index)
     }
@@ -128,7 +129,11 @@ impl Balance {
             self.origins[origin].bad_pieces += 1;
             self.origins[origin].error = Some(error.to_owned());
             let proven = origins.len() == 1 || self.origins[origin].bad_pieces >= 3;
-            let others = self.origins.iter().enumerate().any(|(other, standing)| other != origin && !standing.given_up);
+            let others = self
+                .origins
+                .iter()
+                .enumerate()
+                .any(|(other, standing)| other != origin && !standing.given_up);
             if proven && others {
                 self.origins[origin].given_up = true;
             }
@@ -144,7 +149,8 @@ impl Balance {
     /// When a resting origin may be asked again, if one rests.
     #[must_use]
     pub fn rested_at_ms(&self, now_ms: u64) -> Option<u64> {
-        let resting = self.origins.iter().filter(|origin| !origin.given_up && origin.resting_until_ms > now_ms);
+        let resting =
+            self.origins.iter().filter(|origin| !origin.given_up && origin.resting_until_ms > now_ms);
         resting.map(|origin| origin.resting_until_ms).min()
     }
 

@@ -97,7 +97,9 @@ impl OriginBudget {
     }
 
     async fn sleep_for(&self, bytes: u64, rate: u64) {
-        let price = Duration::from_nanos(u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX));
+        let price = Duration::from_nanos(
+            u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
+        );
         let until = {
             let mut paid_at = self.paid_at.lock().unwrap_or_else(PoisonError::into_inner);
             *paid_at = (*paid_at).max(Instant::now()) + price;

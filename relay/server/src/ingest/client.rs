@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE,
+};
 use reqwest::{Client, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -84,6 +86,14 @@ pub enum FetchError {
     /// Redirects in a loop, to nowhere, or from https to http.
     #[error("{0}")]
     Redirect(String),
+    /// Another length than the content has.
+    #[error("it has {found} bytes here, and should have {expected}")]
+    Length {
+        /// Bytes of the file.
+        expected: u64,
+        /// Bytes that the origin says it has.
+        found: u64,
+    },
     /// A body that ended early.
     #[error("body ended after {received} of {expected} bytes")]
     Short {
@@ -108,9 +118,10 @@ impl FetchError {
             FetchError::Refused(Refused::Later { retry_after, .. }) => {
                 Fate::Rest(retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
             }
-            FetchError::Refused(Refused::Status(_) | Refused::Changed(_)) | FetchError::Guard(_) | FetchError::Redirect(_) => {
-                Fate::GiveUp
-            }
+            FetchError::Refused(Refused::Status(_) | Refused::Changed(_))
+            | FetchError::Guard(_)
+            | FetchError::Redirect(_)
+            | FetchError::Length { .. } => Fate::GiveUp,
             _ => Fate::Rest(None),
         }
     }
@@ -157,6 +168,7 @@ impl Clients {
     }
 
     /// Asks for `asked` (bytes of the resource) at `url` of `origin`, and judges the head of the answer against what is `known`.
+    /// With `conditional` an origin that knows `If-Range` sends no part of another version.
     ///
     /// # Errors
     /// See [`FetchError`]; the connection of a refused answer is dropped with what it had brought.
@@ -166,11 +178,13 @@ impl Clients {
         url: &Url,
         asked: &Range<u64>,
         known: Option<&Validators>,
+        conditional: bool,
     ) -> Result<(Response, Accepted), FetchError> {
         let mut fields = HeaderMap::new();
         let range = format!("bytes={}-{}", asked.start, asked.end.saturating_sub(1));
-        fields.insert(RANGE, HeaderValue::from_str(&range).map_err(|_| FetchError::Transport(range.clone()))?);
-        if let Some(validator) = known.and_then(Validators::if_range)
+        fields
+            .insert(RANGE, HeaderValue::from_str(&range).map_err(|_| FetchError::Transport(range.clone()))?);
+        if let Some(validator) = known.and_then(Validators::if_range).filter(|_| conditional)
             && let Ok(value) = HeaderValue::from_str(validator)
         {
             fields.insert(IF_RANGE, value);
@@ -205,7 +219,8 @@ impl Clients {
     /// A broken connection, a broken body, or silence.
     pub async fn chunk(&self, response: &mut Response) -> Result<Option<bytes::Bytes>, FetchError> {
         let idle = self.config.idle_timeout;
-        let read = tokio::time::timeout(idle, response.chunk()).await.map_err(|_| FetchError::Stalled(idle))?;
+        let read =
+            tokio::time::timeout(idle, response.chunk()).await.map_err(|_| FetchError::Stalled(idle))?;
         read.map_err(|error| FetchError::Transport(causes(&error)))
     }
 
@@ -219,10 +234,15 @@ impl Clients {
                 return Ok(response);
             }
             let next = response.headers().get(LOCATION).and_then(|to| at.join(to.to_str().ok()?).ok());
-            let next = next.ok_or_else(|| FetchError::Redirect("redirected without a usable Location".into()))?;
+            let next =
+                next.ok_or_else(|| FetchError::Redirect("redirected without a usable Location".into()))?;
             match (at.scheme(), next.scheme()) {
                 ("https", "https") | ("http", "http" | "https") => at = next,
-                (from, to) => return Err(FetchError::Redirect(format!("redirected from {from} to {to}, which is not followed"))),
+                (from, to) => {
+                    return Err(FetchError::Redirect(format!(
+                        "redirected from {from} to {to}, which is not followed"
+                    )));
+                }
             }
         }
         Err(FetchError::Redirect(format!("redirected more than {REDIRECTS_MAX} times")))
@@ -315,7 +335,8 @@ fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, ClientError
     roots.add_parsable_certificates(system.certs);
     if let Some(path) = &config.ca_file {
         let wrong = |error: String| ClientError::CaFile { path: path.display().to_string(), error };
-        let named: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
+        let named: Result<Vec<_>, _> =
+            CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?.collect();
         let named = named.map_err(|error| wrong(error.to_string()))?;
         if named.is_empty() {
             return Err(wrong("no certificate in it".into()));
@@ -325,7 +346,8 @@ fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, ClientError
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut tls = builder.with_root_certificates(roots).with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)

@@ -1,7 +1,8 @@
 //! What all pulls of a relay share: configuration, store, clients, budget, counters, and the threads that hash.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
@@ -13,11 +14,12 @@ use super::IngestConfig;
 use super::budget::OriginBudget;
 use super::client::Clients;
 use super::metrics::IngestMetrics;
+use super::pull::PullStatus;
 use crate::shards::Shards;
 
 /// Shared by all tasks of ingest.
 #[derive(Debug)]
-pub struct Context {
+pub(super) struct Context {
     /// Limits and names.
     pub config: IngestConfig,
     /// Where bytes go.
@@ -32,6 +34,8 @@ pub struct Context {
     pub metrics: Arc<IngestMetrics>,
     /// Bounds the blocking threads that hash, so that they leave the cores to the shards.
     pub hashers: Arc<Semaphore>,
+    /// The pulls under way, as last seen.
+    pub statuses: Arc<Mutex<HashMap<ContentId, PullStatus>>>,
 }
 
 impl Context {
@@ -39,7 +43,10 @@ impl Context {
     ///
     /// # Errors
     /// What `work` returns; `Other` when it panicked.
-    pub async fn hash<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    pub(super) async fn hash<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         // The semaphore is never closed; without a permit it would only be less bounded.
         let permit = Arc::clone(&self.hashers).acquire_owned().await.ok();
         let done = tokio::task::spawn_blocking(work).await;
@@ -51,12 +58,15 @@ impl Context {
     ///
     /// # Errors
     /// As [`Context::hash`].
-    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
     /// Tells the shards that wait that more of `content` is visible.
-    pub fn announce_bytes(&self, content: &Content) {
+    pub(super) fn announce_bytes(&self, content: &Content) {
         let waiting = content.take_parked();
         if waiting != 0 {
             let id = content.id();
@@ -65,26 +75,93 @@ impl Context {
     }
 
     /// Tells the shards that have peers of `content` that a piece may be offered.
-    pub fn announce_piece(&self, content: &Content, piece: PieceIndex) {
+    pub(super) fn announce_piece(&self, content: &Content, piece: PieceIndex) {
         let (listeners, id) = (content.listeners(), content.id());
         self.shards.post_to(listeners, || News::Piece { content: id, piece });
     }
 
     /// Tells all shards of a content, or of what became known of it.
-    pub fn put(&self, content: &Arc<Content>) {
+    pub(super) fn put(&self, content: &Arc<Content>) {
         self.shards.broadcast(|| News::Put(Arc::clone(content)));
     }
 
     /// Changes the state and tells all shards.
-    pub fn change(&self, content: &Content, state: State) {
+    pub(super) fn change(&self, content: &Content, state: State) {
         content.set_state(state);
         let _ = content.take_parked();
         let id = content.id();
         self.shards.broadcast(|| News::Changed(id));
     }
 
+    /// Evicts what may go until `bytes` more fit.
+    ///
+    /// # Errors
+    /// `StorageFull` when they do not fit.
+    pub(super) async fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let (store, now) = (Arc::clone(&self.store), self.unix_now());
+        let (evicted, fits) = self
+            .blocking(move || {
+                let evicted = store.make_room(bytes, now).map_err(io::Error::other)?;
+                Ok::<_, io::Error>((evicted, store.fits(bytes).map_err(io::Error::other)?))
+            })
+            .await??;
+        // An evicted content is a fresh, empty object of the same id.
+        for content in evicted.into_iter().filter_map(|id| self.store.get(id)) {
+            self.put(&content);
+        }
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    /// What the disk said, in words that tell what to do.
+    #[must_use]
+    pub(super) fn io_error(&self, error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.disk_full(),
+            _ => error.to_string(),
+        }
+    }
+
+    /// The same for an error of the store, which wraps the disk's.
+    #[must_use]
+    pub(super) fn disk_error(&self, error: &str) -> String {
+        match error.contains("No space left") {
+            true => self.disk_full(),
+            false => error.to_owned(),
+        }
+    }
+
+    fn disk_full(&self) -> String {
+        let store = self.config.store.display();
+        format!("disk full: free space under {store}, or change --capacity, or remove contents")
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub(super) fn unix_now(&self) -> u64 {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// A number from 0 to 1023, to spread retries.
+    #[must_use]
+    pub(super) fn dice(&self) -> u64 {
+        let mut bytes = [0; 2];
+        // Without randomness retries are spread less.
+        let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+        u64::from(u16::from_le_bytes(bytes) % 1024)
+    }
+
+    /// Puts the status of a pull where other threads read it.
+    pub(super) fn publish_status(&self, id: ContentId, status: PullStatus) {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).insert(id, status);
+    }
+
+    /// Forgets the status of a pull that is over.
+    pub(super) fn forget_status(&self, id: ContentId) {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
     /// Tells all shards that a content is gone.
-    pub fn gone(&self, id: ContentId) {
+    pub(super) fn gone(&self, id: ContentId) {
         self.shards.broadcast(|| News::Gone(id));
     }
 }

@@ -40,7 +40,8 @@ impl IngestMetrics {
     /// Counts a first byte.
     pub fn first_byte(&self, after: Duration) {
         let ms = after.as_millis();
-        let bucket = FIRST_BYTE_MS.iter().position(|bound| ms <= u128::from(*bound)).unwrap_or(FIRST_BYTE_MS.len());
+        let bucket =
+            FIRST_BYTE_MS.iter().position(|bound| ms <= u128::from(*bound)).unwrap_or(FIRST_BYTE_MS.len());
         self.fill_to_first_byte[bucket].increment();
         self.fill_to_first_byte_us.add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
     }

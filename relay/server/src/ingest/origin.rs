@@ -63,7 +63,8 @@ impl Origin {
     pub fn file_url(&self, layout: &Layout, file: FileIndex) -> Url {
         let mut url = self.url.clone();
         let Some(span) = layout.file(file) else { return url };
-        let multi_file = span.path.len() > 1 || layout.files().iter().filter(|file| !file.padding).count() > 1;
+        let multi_file =
+            span.path.len() > 1 || layout.files().iter().filter(|file| !file.padding).count() > 1;
         if !multi_file && !url.path().ends_with('/') {
             return url;
         }
@@ -94,9 +95,16 @@ pub fn without_credentials(url: &Url) -> Url {
 /// A file name from the last segment of a URL's path, made harmless.
 #[must_use]
 pub fn file_name(url: &Url) -> String {
-    let last = url.path_segments().and_then(|mut segments| segments.rfind(|segment| !segment.is_empty())).unwrap_or_default();
+    let last = url
+        .path_segments()
+        .and_then(|mut segments| segments.rfind(|segment| !segment.is_empty()))
+        .unwrap_or_default();
     let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
-    let name: String = decoded.chars().map(|c| if c == '/' || c == '\\' || c.is_control() { '_' } else { c }).take(200).collect();
+    let name: String = decoded
+        .chars()
+        .map(|c| if c == '/' || c == '\\' || c.is_control() { '_' } else { c })
+        .take(200)
+        .collect();
     match name.trim() {
         "" | "." | ".." => "download".to_owned(),
         name => name.to_owned(),

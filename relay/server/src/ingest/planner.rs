@@ -138,7 +138,10 @@ impl Planner {
             return Vec::new();
         }
         let pieces = range.start / self.piece_bytes..=(range.end - 1) / self.piece_bytes;
-        pieces.filter(|piece| self.has(self.piece(*piece))).filter_map(|piece| u32::try_from(piece).ok()).collect()
+        pieces
+            .filter(|piece| self.has(self.piece(*piece)))
+            .filter_map(|piece| u32::try_from(piece).ok())
+            .collect()
     }
 
     /// Whether all bytes of `range` are here.
@@ -231,7 +234,9 @@ mod tests {
 
     #[test]
     fn everything_is_asked_for_once_in_order() {
-        for (length, piece) in [(1, 65_536), (10 * MIB + 5, MIB), (33 * MIB, 16 * MIB), (9 * MIB, 3 * MIB), (7 * MIB, 100_000)] {
+        for (length, piece) in
+            [(1, 65_536), (10 * MIB + 5, MIB), (33 * MIB, 16 * MIB), (9 * MIB, 3 * MIB), (7 * MIB, 100_000)]
+        {
             let mut planner = single(length, piece);
             let ranges = all(&mut planner);
             let mut end = 0;

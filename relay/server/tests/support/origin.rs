@@ -197,11 +197,18 @@ impl Shared {
 
     /// Whether the fault that happens `times` times happens now.
     fn is_due(&self, times: usize) -> bool {
-        self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |done| (done < times).then_some(done + 1)).is_ok()
+        self.faults
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |done| (done < times).then_some(done + 1))
+            .is_ok()
     }
 
     /// Answers one request; whether the connection lives on.
-    fn answer(&self, stream: &mut TcpStream, path: &str, headers: BTreeMap<String, String>) -> io::Result<bool> {
+    fn answer(
+        &self,
+        stream: &mut TcpStream,
+        path: &str,
+        headers: BTreeMap<String, String>,
+    ) -> io::Result<bool> {
         let behaviour = self.behaviour.lock().unwrap().clone();
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(wait) = behaviour.slow_head {
@@ -210,7 +217,13 @@ impl Shared {
         let asked = headers.get("range").and_then(|range| parse_range(range));
         let entry = {
             let mut log = self.log.lock().unwrap();
-            log.push(Access { path: path.to_owned(), range: asked.clone(), status: 0, sent: 0, headers: headers.clone() });
+            log.push(Access {
+                path: path.to_owned(),
+                range: asked.clone(),
+                status: 0,
+                sent: 0,
+                headers: headers.clone(),
+            });
             log.len() - 1
         };
         if let Some((status, fields)) = self.refusal(&behaviour, path, &headers) {
@@ -221,15 +234,21 @@ impl Shared {
         let changed = behaviour.changes_after.is_some_and(|after| number >= after);
         let mut file = self.files[path];
         file.seed ^= u64::from(changed) << 40;
-        let etag = format!("{}\"{}\"", if behaviour.weak_etag { "W/" } else { "" }, if changed { "b" } else { "a" });
-        let stale = headers.get("if-range").is_some_and(|known| *known != etag) && !behaviour.ignores_if_range;
+        let etag =
+            format!("{}\"{}\"", if behaviour.weak_etag { "W/" } else { "" }, if changed { "b" } else { "a" });
+        let stale =
+            headers.get("if-range").is_some_and(|known| *known != etag) && !behaviour.ignores_if_range;
         let whole = behaviour.ignores_range || behaviour.chunked || stale;
         let range = asked.filter(|_| !whole);
         if let Some(range) = &range
             && range.start >= file.length
         {
             self.log.lock().unwrap()[entry].status = 416;
-            write!(stream, "HTTP/1.1 416 No\r\nContent-Length: 0\r\nContent-Range: bytes */{}\r\n\r\n", file.length)?;
+            write!(
+                stream,
+                "HTTP/1.1 416 No\r\nContent-Length: 0\r\nContent-Range: bytes */{}\r\n\r\n",
+                file.length
+            )?;
             return Ok(true);
         }
         let status = if range.is_some() { 206 } else { 200 };
@@ -239,7 +258,12 @@ impl Shared {
         self.body(stream, &behaviour, file, range, entry)
     }
 
-    fn refusal(&self, behaviour: &Behaviour, path: &str, headers: &BTreeMap<String, String>) -> Option<(u16, String)> {
+    fn refusal(
+        &self,
+        behaviour: &Behaviour,
+        path: &str,
+        headers: &BTreeMap<String, String>,
+    ) -> Option<(u16, String)> {
         if let Some(to) = &behaviour.redirect {
             return Some((302, format!("Location: {to}\r\n")));
         }
@@ -259,10 +283,19 @@ impl Shared {
         (!self.files.contains_key(path)).then(|| (404, String::new()))
     }
 
-    fn body(&self, stream: &mut TcpStream, behaviour: &Behaviour, file: File, range: Range<u64>, entry: usize) -> io::Result<bool> {
+    fn body(
+        &self,
+        stream: &mut TcpStream,
+        behaviour: &Behaviour,
+        file: File,
+        range: Range<u64>,
+        entry: usize,
+    ) -> io::Result<bool> {
         let length = range.end - range.start + behaviour.long.unwrap_or(0);
         let (mut stop, mut end) = (length, End::Whole);
-        for (fault, kind) in [(behaviour.reset, End::Reset), (behaviour.short, End::Close), (behaviour.stalls, End::Stall)] {
+        for (fault, kind) in
+            [(behaviour.reset, End::Reset), (behaviour.short, End::Close), (behaviour.stalls, End::Stall)]
+        {
             if let Some((times, after)) = fault
                 && after < length
                 && self.is_due(times)
@@ -270,7 +303,8 @@ impl Shared {
                 (stop, end) = (after, kind);
             }
         }
-        let corrupt = behaviour.corrupt.filter(|(_, at)| range.contains(at)).filter(|(times, _)| self.is_due(*times));
+        let corrupt =
+            behaviour.corrupt.filter(|(_, at)| range.contains(at)).filter(|(times, _)| self.is_due(*times));
         let is_chunked = behaviour.chunked || behaviour.long.is_some();
         let (mut at, start) = (0, Instant::now());
         let mut buffer = vec![0; 32 * 1024];
@@ -323,7 +357,8 @@ fn head(behaviour: &Behaviour, status: u16, range: &Range<u64>, length: u64, eta
     }
     if status == 206 {
         let shift = u64::from(behaviour.wrong_range);
-        head += &format!("Content-Range: bytes {}-{}/{length}\r\n", range.start + shift, range.end - 1 + shift);
+        head +=
+            &format!("Content-Range: bytes {}-{}/{length}\r\n", range.start + shift, range.end - 1 + shift);
     }
     if !behaviour.ignores_range && !behaviour.chunked {
         head += "Accept-Ranges: bytes\r\n";

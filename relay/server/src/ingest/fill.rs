@@ -1,0 +1,219 @@
+//! The whole job of one content: room, pull, torrent, digest, and what is said at the end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use millrace_pagecache::State;
+use millrace_pagecache::content::Content;
+
+use super::context::Context;
+use super::pull::{End, First, Pull};
+use super::sources::Sources;
+use super::{digest, growing, publish};
+
+/// What is under way, for those who want a word with it.
+#[derive(Debug, Clone)]
+pub(super) enum Running {
+    /// By ranges.
+    Pull(Rc<Pull>),
+    /// Waiting for room, reading in order, or making the torrent.
+    Other,
+}
+
+/// Does all that is left to do for `content`; `show` is told what is under way. The content's state says how it ended; a change of
+/// the origin is returned, since the new version is another content.
+pub(super) async fn fill(
+    context: &Arc<Context>,
+    content: Arc<Content>,
+    sources: Sources,
+    first: Option<First>,
+    show: impl Fn(Running),
+) -> Option<Arc<Content>> {
+    context.metrics.pulls_active.increment();
+    let result = fill_to_end(context, &content, &sources, first, &show).await;
+    context.metrics.pulls_active.decrement();
+    // A content that grew is another object now.
+    let content = context.store.get(content.id()).unwrap_or(content);
+    match result {
+        Ok(()) => None,
+        Err(End::Complete) => None,
+        Err(End::Failed(error)) => {
+            fail(context, &content, &error).await;
+            None
+        }
+        Err(End::Changed(error)) => {
+            context.metrics.origin_changes.increment();
+            let kept = Sources { superseded: true, ..Sources::from_value(content.sources()) };
+            content.set_sources(kept.to_value());
+            fail(context, &content, &error).await;
+            Some(content)
+        }
+    }
+}
+
+async fn fill_to_end(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    sources: &Sources,
+    first: Option<First>,
+    show: &impl Fn(Running),
+) -> Result<(), End> {
+    let is_pulled = !content.is_complete() && !content.is_imported();
+    if is_pulled {
+        show(Running::Other);
+        make_room(context, content).await?;
+        content.set_error(None);
+        context.change(content, State::Pulling);
+    }
+    if content.is_growing() {
+        let ended = growing::fill(context, content, sources, first).await;
+        if ended != End::Complete {
+            return Err(ended);
+        }
+        let settled = settle(context, content).await?;
+        return finish(context, &settled, sources, show).await;
+    }
+    let pull = Pull::new(Arc::clone(context), Arc::clone(content), sources.clone());
+    show(Running::Pull(Rc::clone(&pull)));
+    let digesting = spawn_digest(context, content);
+    let ended = pull.run(first).await;
+    if ended != End::Complete {
+        return Err(ended);
+    }
+    complete(context, content, sources, digesting).await
+}
+
+/// Hashes what a growing content became.
+async fn finish(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    sources: &Sources,
+    show: &impl Fn(Running),
+) -> Result<(), End> {
+    let pull = Pull::new(Arc::clone(context), Arc::clone(content), sources.clone());
+    show(Running::Pull(Rc::clone(&pull)));
+    let digesting = spawn_digest(context, content);
+    match pull.run(None).await {
+        End::Complete => complete(context, content, sources, digesting).await,
+        end => Err(end),
+    }
+}
+
+async fn settle(context: &Arc<Context>, content: &Arc<Content>) -> Result<Arc<Content>, End> {
+    content.end_growth();
+    context.announce_bytes(content);
+    let (store, growing) = (Arc::clone(&context.store), Arc::clone(content));
+    let length = content.visible_bytes();
+    let settled = context.blocking(move || store.settle(&growing, length)).await;
+    let settled = settled.map_err(|error| End::Failed(context.io_error(&error)))?;
+    let settled = settled.map_err(|error| End::Failed(context.disk_error(&error.to_string())))?;
+    context.put(&settled);
+    let _ = content.take_parked();
+    Ok(settled)
+}
+
+/// A digest under way; dropping it stops it.
+struct Digesting(tokio::task::JoinHandle<std::io::Result<[u8; 32]>>);
+
+impl Drop for Digesting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A content of one file has a digest, which is known already where the content was complete before.
+fn spawn_digest(context: &Arc<Context>, content: &Arc<Content>) -> Option<Digesting> {
+    let single = content.layout().files().iter().filter(|file| !file.padding).count() == 1;
+    let known = content.sha256().is_some() && content.is_complete();
+    (single && !known).then(|| {
+        let (context, content) = (Arc::clone(context), Arc::clone(content));
+        Digesting(tokio::task::spawn_local(async move { digest::whole(&context, &content).await }))
+    })
+}
+
+/// Everything is here and hashed: torrent, state, digest. A digest that was wanted is checked before anything is called complete.
+async fn complete(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    sources: &Sources,
+    digesting: Option<Digesting>,
+) -> Result<(), End> {
+    let wanted = sources.sha256_wanted.is_some();
+    let mut digesting = digesting;
+    if wanted {
+        record_digest(context, content, digesting.take()).await?;
+    }
+    if content.metainfo().is_none() {
+        let (store, publishing, context_) =
+            (Arc::clone(&context.store), Arc::clone(content), Arc::clone(context));
+        let now = context.unix_now();
+        let published = context
+            .blocking(move || publish::publish(&store, &publishing, context_.config.links.as_ref(), now))
+            .await
+            .map_err(|error| End::Failed(context.io_error(&error)))?;
+        match published {
+            Ok(()) => context.put(content),
+            // It is served over HTTP all the same.
+            Err(error) => tracing::warn!(content = %content.id(), "{error}"),
+        }
+    }
+    context.change(content, State::Complete);
+    tracing::info!(content = %content.id(), name = content.name(), bytes = content.length(), "complete");
+    commit(context, content).await?;
+    if !wanted {
+        record_digest(context, content, digesting).await?;
+    }
+    Ok(())
+}
+
+async fn record_digest(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    digesting: Option<Digesting>,
+) -> Result<(), End> {
+    let Some(mut digesting) = digesting else { return Ok(()) };
+    let digest = (&mut digesting.0).await.map_err(std::io::Error::other).and_then(|digest| digest);
+    let digest = digest.map_err(|error| End::Failed(context.io_error(&error)))?;
+    if content.set_sha256(digest) {
+        context.put(content);
+        return save(context, content).await;
+    }
+    let wanted = content.sha256().map(|wanted| HEXLOWER.encode(wanted)).unwrap_or_default();
+    Err(End::Failed(format!(
+        "SHA-256 is {} and should be {wanted}: what was served while pulling could not be verified",
+        HEXLOWER.encode(&digest)
+    )))
+}
+
+async fn make_room(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {
+    let missing = content.length().map_or(0, |length| length.saturating_sub(content.visible_bytes()));
+    context.make_room(missing).await.map_err(|error| End::Failed(context.io_error(&error)))
+}
+
+async fn commit(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {
+    let (store, committing) = (Arc::clone(&context.store), Arc::clone(content));
+    let committed =
+        context.blocking(move || store.commit(&committing).and_then(|()| store.save(&committing))).await;
+    committed
+        .map_err(|error| End::Failed(context.io_error(&error)))?
+        .map_err(|error| End::Failed(context.disk_error(&error.to_string())))
+}
+
+async fn save(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {
+    let (store, saving) = (Arc::clone(&context.store), Arc::clone(content));
+    let saved = context.blocking(move || store.save(&saving)).await;
+    saved
+        .map_err(|error| End::Failed(context.io_error(&error)))?
+        .map_err(|error| End::Failed(context.disk_error(&error.to_string())))
+}
+
+/// Says why, lets the readers go, and keeps what was verified.
+async fn fail(context: &Arc<Context>, content: &Arc<Content>, error: &str) {
+    tracing::error!(content = %content.id(), name = content.name(), "pull failed: {error}");
+    content.set_error(Some(error));
+    context.change(content, State::Failed);
+    if let Err(End::Failed(also)) = commit(context, content).await {
+        tracing::warn!(content = %content.id(), "what was verified could not be kept: {also}");
+    }
+}

@@ -1,0 +1,257 @@
+//! Ingest: pulls contents from their origins into the store, hashes and verifies them, and makes their torrents.
+//!
+//! One thread runs everything here as tasks that share state without locks; hashing and syncing go to a few more threads. The rest of
+//! the relay holds an [`Ingest`], which sends commands and never waits for a pull.
+
+mod add;
+pub mod answer;
+pub mod balance;
+pub mod budget;
+pub mod client;
+mod context;
+mod digest;
+mod error;
+mod fill;
+mod growing;
+pub mod guard;
+pub mod metrics;
+pub mod origin;
+pub mod planner;
+mod publish;
+mod pull;
+mod pulls;
+pub mod runs;
+mod runtime;
+pub mod sources;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use millrace_pagecache::Store;
+use millrace_pagecache::content::Content;
+use millrace_proto::id::ContentId;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::balance::Patience;
+use self::budget::OriginBudget;
+use self::client::{ClientConfig, Clients};
+use self::context::Context;
+use self::metrics::IngestMetrics;
+use self::pulls::Pulls;
+use crate::config::Config;
+use crate::control::describe::Links;
+use crate::shards::Shards;
+
+pub use self::error::{AddError, IngestError};
+pub use self::pull::{OriginStatus, PullStatus};
+pub use self::sources::NewPull;
+
+/// Limits and names of ingest.
+#[derive(Debug, Clone)]
+pub struct IngestConfig {
+    /// How origins are talked to.
+    pub client: ClientConfig,
+    /// Folder of the store, for messages.
+    pub store: PathBuf,
+    /// What the torrents made here name as tracker and web seed; none leaves both out.
+    pub links: Option<Links>,
+    /// Requests under way at a time, in all.
+    pub requests_max: usize,
+    /// Requests under way at a time of one content; two more for what somebody waits for.
+    pub requests_per_content_max: usize,
+    /// Origins of one content used at a time.
+    pub origins_active_max: usize,
+    /// Bytes a second from all origins.
+    pub bandwidth: Option<u64>,
+    /// When a failing origin is asked again, and given up.
+    pub patience: Patience,
+    /// The same before a content exists, while whoever adds it waits.
+    pub add_patience: Patience,
+    /// Commit after so many bytes ...
+    pub commit_bytes: u64,
+    /// ... or so much time.
+    pub commit_interval: Duration,
+    /// Threads that hash.
+    pub hash_threads: usize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        IngestConfig {
+            client: ClientConfig::default(),
+            store: PathBuf::new(),
+            links: None,
+            requests_max: 64,
+            requests_per_content_max: 6,
+            origins_active_max: 3,
+            bandwidth: None,
+            // An origin that is away for an hour is waited for.
+            patience: Patience { rest_ms: 250, rest_ms_max: 60_000, failures_max: 100 },
+            add_patience: Patience { rest_ms: 250, rest_ms_max: 5_000, failures_max: 5 },
+            commit_bytes: 64 << 20,
+            commit_interval: Duration::from_secs(2),
+            hash_threads: cores.div_ceil(2).min(8),
+        }
+    }
+}
+
+impl IngestConfig {
+    /// What a relay's configuration says of ingest; torrents made here name the relay by `links`.
+    #[must_use]
+    pub fn new(config: &Config, links: Links) -> Self {
+        IngestConfig { store: config.store.clone(), links: Some(links), ..IngestConfig::default() }
+    }
+}
+
+/// What the rest of the relay asks of ingest.
+#[derive(Debug)]
+enum Command {
+    Add(Box<NewPull>, oneshot::Sender<Result<Arc<Content>, AddError>>),
+    Demand { id: ContentId, offset: u64, bytes: u64 },
+    Pause(ContentId, oneshot::Sender<Result<(), AddError>>),
+    Resume(ContentId, oneshot::Sender<Result<(), AddError>>),
+    Remove(ContentId, oneshot::Sender<Result<(), AddError>>),
+    Stop,
+}
+
+/// A handle to ingest; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    commands: mpsc::UnboundedSender<Command>,
+    metrics: Arc<IngestMetrics>,
+    budget: Arc<OriginBudget>,
+    statuses: Arc<Mutex<HashMap<ContentId, PullStatus>>>,
+}
+
+impl Ingest {
+    /// Starts the thread, and goes on with everything in the store that is unfinished.
+    ///
+    /// # Errors
+    /// A CA file that cannot be read, TLS or the thread that cannot be set up.
+    pub fn start(
+        config: IngestConfig,
+        store: Arc<Store>,
+        shards: Shards,
+    ) -> Result<(Ingest, JoinHandle<()>), IngestError> {
+        let metrics = Arc::new(IngestMetrics::default());
+        let clients = Clients::new(config.client.clone(), Arc::clone(&metrics))?;
+        let budget = Arc::new(OriginBudget::new(config.requests_max, config.bandwidth));
+        let statuses = Arc::default();
+        let context = Arc::new(Context {
+            hashers: Arc::new(Semaphore::new(config.hash_threads.max(1))),
+            config,
+            store,
+            shards,
+            clients,
+            budget: Arc::clone(&budget),
+            metrics: Arc::clone(&metrics),
+            statuses: Arc::clone(&statuses),
+        });
+        let (sender, commands) = mpsc::unbounded_channel();
+        let thread = runtime::spawn("ingest", move || run(context, commands))?;
+        Ok((Ingest { commands: sender, metrics, budget, statuses }, thread))
+    }
+
+    /// Adds a content and answers when it exists: of a URL of unknown hashes, when its origin has answered. The same request again
+    /// answers with the same content.
+    ///
+    /// # Errors
+    /// See [`AddError`].
+    pub async fn add(&self, request: NewPull) -> Result<Arc<Content>, AddError> {
+        self.ask(|answer| Command::Add(Box::new(request), answer)).await
+    }
+
+    /// Somebody waits for `bytes` bytes from `offset` on. Never waits.
+    pub fn demand(&self, id: ContentId, offset: u64, bytes: u64) {
+        // A relay that is stopping has no use for it.
+        let _ = self.commands.send(Command::Demand { id, offset, bytes });
+    }
+
+    /// Asks for nothing more of a content until resumed.
+    ///
+    /// # Errors
+    /// No such content.
+    pub async fn pause(&self, id: ContentId) -> Result<(), AddError> {
+        self.ask(|answer| Command::Pause(id, answer)).await
+    }
+
+    /// Goes on with a content that was paused or failed.
+    ///
+    /// # Errors
+    /// No such content.
+    pub async fn resume(&self, id: ContentId) -> Result<(), AddError> {
+        self.ask(|answer| Command::Resume(id, answer)).await
+    }
+
+    /// Removes a content.
+    ///
+    /// # Errors
+    /// No such content, or what the disk says.
+    pub async fn remove(&self, id: ContentId) -> Result<(), AddError> {
+        self.ask(|answer| Command::Remove(id, answer)).await
+    }
+
+    /// Ends all pulls, keeps what they have, and ends the thread.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// The pulls under way, as of a quarter of a second ago.
+    #[must_use]
+    pub fn pulls(&self) -> Vec<PullStatus> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn metrics(&self) -> &IngestMetrics {
+        &self.metrics
+    }
+
+    /// The caps on origins.
+    #[must_use]
+    pub fn budget(&self) -> &OriginBudget {
+        &self.budget
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, AddError>>) -> Command,
+    ) -> Result<T, AddError> {
+        let (sender, answer) = oneshot::channel();
+        self.commands.send(command(sender)).map_err(|_| AddError::Stopping)?;
+        answer.await.map_err(|_| AddError::Stopping)?
+    }
+}
+
+/// The ingest thread: takes commands until told to stop. An answer that nobody waits for any more is dropped.
+async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let pulls = Pulls::new(context);
+    pulls.resume_all();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Demand { id, offset, bytes } => pulls.demand(id, offset, bytes),
+            Command::Add(request, answer) => {
+                let pulls = Rc::clone(&pulls);
+                tokio::task::spawn_local(async move {
+                    let _ = answer.send(pulls.add(*request).await);
+                });
+            }
+            Command::Pause(id, answer) => drop(answer.send(pulls.pause(id))),
+            Command::Resume(id, answer) => drop(answer.send(pulls.resume(id))),
+            Command::Remove(id, answer) => {
+                let pulls = Rc::clone(&pulls);
+                tokio::task::spawn_local(async move {
+                    let _ = answer.send(pulls.remove(id).await);
+                });
+            }
+            Command::Stop => break,
+        }
+    }
+    pulls.stop().await;
+}

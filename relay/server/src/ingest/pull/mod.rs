@@ -1,0 +1,286 @@
+//! One pull: a content of known length, filled from its origins by ranges until every piece is verified.
+//!
+//! The loop here decides what is asked of whom; [`transfer`] carries one range, [`check`] verifies what is complete. All of it runs
+//! on the ingest thread, so the state is shared without locks.
+
+mod check;
+mod status;
+mod transfer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_pagecache::PieceIndex;
+use millrace_pagecache::content::Content;
+use reqwest::Response;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::answer::Accepted;
+use super::balance::Balance;
+use super::context::Context;
+use super::origin::Origin;
+use super::planner::Planner;
+use super::sources::Sources;
+
+pub use status::{OriginStatus, PullStatus};
+
+/// Requests beyond the usual number for what somebody waits for.
+const DEMAND_REQUESTS: usize = 2;
+
+/// How often the loop looks at commits and the status although nothing happened.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How a pull ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every piece is verified.
+    Complete,
+    /// It cannot go on, for this reason.
+    Failed(String),
+    /// The origin has another version now; what differs.
+    Changed(String),
+}
+
+/// An answer that was got before the pull began: its body is the first range.
+#[derive(Debug)]
+pub(super) struct First {
+    /// Which origin answered.
+    pub origin: usize,
+    /// The answer; its body is unread.
+    pub response: Response,
+    /// What it holds.
+    pub accepted: Accepted,
+}
+
+/// A pull under way.
+#[derive(Debug)]
+pub(super) struct Pull {
+    context: Arc<Context>,
+    content: Arc<Content>,
+    planner: RefCell<Planner>,
+    balance: RefCell<Balance>,
+    sources: RefCell<Sources>,
+    /// Origins that had a part in a piece that is not verified yet.
+    contributors: RefCell<HashMap<u32, Vec<usize>>>,
+    /// How often a piece was wrong.
+    bad: RefCell<HashMap<u32, u32>>,
+    /// Origins that do not understand `If-Range`.
+    unconditional: RefCell<HashSet<usize>>,
+    end: RefCell<Option<End>>,
+    wake: Notify,
+    paused: Cell<bool>,
+    in_flight: Cell<usize>,
+    checking: Cell<usize>,
+    arrived_bytes: Cell<u64>,
+    committed_bytes: Cell<u64>,
+    committed_at: Cell<Instant>,
+    committing: Cell<bool>,
+    started: Instant,
+}
+
+impl Pull {
+    /// A pull of what `content`, whose length is known, does not have yet.
+    #[must_use]
+    pub(super) fn new(context: Arc<Context>, content: Arc<Content>, sources: Sources) -> Rc<Self> {
+        let config = &context.config;
+        let balance = Balance::new(
+            sources.origins.len(),
+            config.origins_active_max,
+            config.requests_per_content_max,
+            config.patience,
+        );
+        Rc::new(Pull {
+            planner: RefCell::new(planner_for(&content)),
+            balance: RefCell::new(balance),
+            sources: RefCell::new(sources),
+            contributors: RefCell::default(),
+            bad: RefCell::default(),
+            unconditional: RefCell::default(),
+            end: RefCell::default(),
+            wake: Notify::new(),
+            paused: Cell::new(false),
+            in_flight: Cell::new(0),
+            checking: Cell::new(0),
+            arrived_bytes: Cell::new(0),
+            committed_bytes: Cell::new(0),
+            committed_at: Cell::new(Instant::now()),
+            committing: Cell::new(false),
+            started: Instant::now(),
+            context,
+            content,
+        })
+    }
+
+    /// Somebody waits for these bytes.
+    pub(super) fn demand(&self, offset: u64, bytes: u64) {
+        if self.planner.borrow_mut().demand(offset, bytes) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks for nothing more until resumed. Ranges in flight come to their end: their bytes are paid for.
+    pub(super) fn pause(&self) {
+        self.paused.set(true);
+    }
+
+    /// Goes on after [`Pull::pause`].
+    pub(super) fn resume(&self) {
+        self.paused.set(false);
+        self.wake.notify_one();
+    }
+
+    /// Pulls until everything is verified or nothing more can be done. Dropping the future stops it at once.
+    pub(super) async fn run(self: Rc<Self>, first: Option<First>) -> End {
+        let mut transfers = JoinSet::new();
+        if let Some(first) = first {
+            self.start_first(first, &mut transfers);
+        }
+        self.check_what_is_here();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            if let Some(end) = self.end.borrow_mut().take() {
+                transfers.shutdown().await;
+                self.publish_status();
+                return end;
+            }
+            if self.content.is_complete() {
+                return End::Complete;
+            }
+            let starved = !self.paused.get() && self.start_transfers(&mut transfers);
+            if self.is_stuck() {
+                let error = self.balance.borrow().error().unwrap_or("no origin is left").to_owned();
+                self.stop(End::Failed(error));
+                continue;
+            }
+            let now_ms = self.now_ms();
+            let rest_ms = self.balance.borrow().rested_at_ms(now_ms).map_or(u64::MAX, |at| at - now_ms);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                Some(_) = transfers.join_next(), if !transfers.is_empty() => {}
+                () = tokio::time::sleep(Duration::from_millis(rest_ms)), if rest_ms != u64::MAX => {}
+                () = self.context.budget.wait_for_request(), if starved => {}
+                _ = tick.tick() => self.publish_status(),
+            }
+            self.commit_if_due();
+        }
+    }
+
+    /// Starts as many requests as origins, budget and plan allow; whether only the budget stood in the way.
+    fn start_transfers(self: &Rc<Self>, transfers: &mut JoinSet<()>) -> bool {
+        let usual = self.context.config.requests_per_content_max;
+        loop {
+            let busy = self.in_flight.get();
+            if busy >= usual + DEMAND_REQUESTS {
+                return false;
+            }
+            let demanded_only = busy >= usual;
+            let extra = if demanded_only { DEMAND_REQUESTS } else { 0 };
+            let Some(origin) = self.balance.borrow().choose(self.now_ms(), extra) else { return false };
+            let Some(permit) = self.context.budget.try_request() else { return true };
+            let Some(range) = self.planner.borrow_mut().next(demanded_only) else { return false };
+            self.begin(origin);
+            let pull = Rc::clone(self);
+            transfers.spawn_local(async move {
+                pull.transfer(origin, range, None).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Goes on with the body that came before the pull began.
+    fn start_first(self: &Rc<Self>, first: First, transfers: &mut JoinSet<()>) {
+        let First { origin, response, accepted } = first;
+        let range = transfer::body_range(&accepted.body, self.content.layout().length());
+        self.planner.borrow_mut().claim(range.clone());
+        self.begin(origin);
+        let pull = Rc::clone(self);
+        transfers.spawn_local(async move { pull.transfer(origin, range, Some((response, accepted))).await });
+    }
+
+    fn begin(&self, origin: usize) {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.balance.borrow_mut().started(origin);
+    }
+
+    /// Nothing is under way, nothing will be.
+    fn is_stuck(&self) -> bool {
+        self.in_flight.get() == 0 && self.checking.get() == 0 && self.balance.borrow().is_given_up()
+    }
+
+    /// Ends the pull; the first reason counts.
+    fn stop(&self, end: End) {
+        self.end.borrow_mut().get_or_insert(end);
+        self.wake.notify_one();
+    }
+
+    /// Commits in the background when enough has arrived or enough time has passed.
+    fn commit_if_due(self: &Rc<Self>) {
+        let config = &self.context.config;
+        let fresh = self.arrived_bytes.get() - self.committed_bytes.get();
+        let due = fresh >= config.commit_bytes
+            || (fresh > 0 && self.committed_at.get().elapsed() >= config.commit_interval);
+        if !due || self.committing.replace(true) {
+            return;
+        }
+        let pull = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            pull.committed_bytes.set(pull.arrived_bytes.get());
+            let result = pull.commit().await;
+            pull.committed_at.set(Instant::now());
+            pull.committing.set(false);
+            if let Err(error) = result {
+                pull.stop(End::Failed(error));
+            }
+        });
+    }
+
+    async fn commit(&self) -> Result<(), String> {
+        self.content.set_sources(self.sources.borrow().to_value());
+        let (store, content) = (Arc::clone(&self.context.store), Arc::clone(&self.content));
+        let committed = self.context.blocking(move || store.commit(&content)).await;
+        match committed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.context.disk_error(&error.to_string())),
+            Err(error) => Err(self.context.disk_error(&error.to_string())),
+        }
+    }
+
+    /// Milliseconds since the pull began: the clock of its balance.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The origin's own words, with what was learned of it.
+    fn origin(&self, index: usize) -> Origin {
+        self.sources.borrow().origins[index].clone()
+    }
+}
+
+/// A plan in which everything visible or verified is present.
+fn planner_for(content: &Content) -> Planner {
+    let layout = content.layout();
+    let files: Vec<Range<u64>> = layout
+        .files()
+        .iter()
+        .filter(|file| !file.padding && file.length > 0)
+        .map(|file| file.offset..file.end())
+        .collect();
+    let mut planner =
+        Planner::new(layout.length(), u64::from(layout.piece_bytes()), files, content.hashes_known());
+    for piece in (0..layout.piece_count()).map(PieceIndex).filter(|piece| content.has_piece(*piece)) {
+        let _ = planner.arrived(layout.piece_range(piece));
+    }
+    // Without hashes bytes are visible before their piece is complete, and what is visible is not written again.
+    let mut at = 0;
+    while !content.hashes_known() && at < layout.length() {
+        let end = content.visible_until(at, layout.length());
+        let _ = planner.arrived(at..end);
+        at = if end > at { end } else { (at / layout.block_bytes() + 1) * layout.block_bytes() };
+    }
+    planner
+}

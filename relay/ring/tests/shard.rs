@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::event::News;
@@ -37,12 +38,11 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(path: SendPath, connections_max: u32) -> Self {
-        let limits = Arc::new(Limits { connections_max, ..Limits::default() });
+    fn start(path: SendPath, limits: &Limits) -> Self {
         let counters = Arc::new(Counters::default());
         let identity = Identity { peer_id: [7; 20], agent: "test".to_owned(), port: 0 };
         let config = Config {
-            limits,
+            limits: Arc::new(limits.clone()),
             ledger: Arc::new(Ledger::new(None)),
             counters: Arc::clone(&counters),
             identity,
@@ -56,7 +56,7 @@ impl Relay {
         let setup = Setup {
             id: ShardId(0),
             shard: Shard::new(ShardId(0), config),
-            connections_max,
+            connections_max: limits.connections_max,
             core: None,
             listeners: vec![(listener, Protocol::Http)],
             mailbox,
@@ -68,7 +68,10 @@ impl Relay {
     }
 
     fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).unwrap()
+        let client = TcpStream::connect(self.address).unwrap();
+        // Only so that a shard that hangs fails the test.
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        client
     }
 
     fn request(&self, range: &str) -> String {
@@ -148,6 +151,10 @@ fn local_address(listener: &OwnedFd) -> SocketAddr {
 
 /// Runs a scenario over both ways of sending, then drains the shard, which ends only when nothing is in flight.
 fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
+    check_with(name, &Limits { connections_max, ..Limits::default() }, scenario);
+}
+
+fn check_with(name: &str, limits: &Limits, scenario: impl Fn(&Relay)) {
     if let Err(refusal) = millrace_ring::probe().verdict {
         assert!(
             std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
@@ -157,7 +164,7 @@ fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
         return;
     }
     for path in [SendPath::Sendfile, SendPath::Reference] {
-        let mut relay = Relay::start(path, connections_max);
+        let mut relay = Relay::start(path, limits);
         scenario(&relay);
         relay.end();
         let counters = &relay.counters;
@@ -281,5 +288,17 @@ fn a_drain_lets_a_running_answer_finish() {
         let mut body = Vec::new();
         client.read_to_end(&mut body).unwrap();
         assert!(body == bytes(0..LENGTH), "{} bytes", body.len());
+    });
+}
+
+#[test]
+fn a_client_that_stays_silent_is_closed_while_its_receive_is_in_flight() {
+    let limits = Limits { connections_max: 1, head_timeout: Duration::ZERO, ..Limits::default() };
+    check_with("a_client_that_stays_silent_is_closed_while_its_receive_is_in_flight", &limits, |relay| {
+        let mut silent = relay.connect();
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).unwrap();
+        drop(silent);
+        assert_eq!(relay.counters.closed[Reason::SlowHead as usize].value(), 1);
     });
 }

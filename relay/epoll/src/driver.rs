@@ -198,9 +198,12 @@ impl<F: FnMut(Outward)> Driver<F> {
             };
             // A peer that is gone already; dropping the socket closes it.
             let (Some(peer), Ok(())) = (peer_address(&peer), tune_accepted(&socket)) else { continue };
-            let Ok(conn) = self.table.insert(socket) else {
-                self.counters.close(Reason::TooManyConnections);
-                continue;
+            let conn = match self.table.insert(socket) {
+                Ok(conn) => conn,
+                Err(_full) => {
+                    self.counters.close(Reason::TooManyConnections);
+                    continue;
+                }
             };
             let added = self.table.open(conn).map(|open| {
                 self.epoll.add(open, EpollEvent::new(CONNECTION_EVENTS, Token::Connection(conn).data()))

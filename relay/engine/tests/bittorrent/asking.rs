@@ -8,7 +8,7 @@ use millrace_proto::peer::handshake::Reserved;
 use millrace_proto::peer::message::{Block, HashSpan, Message};
 use millrace_proto::peer::metadata::MetadataMessage;
 
-use crate::torrents::{BLOCK_BYTES, PIECE_BYTES, complete, having, hybrid, v2_only};
+use crate::torrents::{BLOCK_BYTES, PIECE_BYTES, complete, having, hybrid, hybrid_in_pieces_of, v2_only};
 use crate::wire::{World, block, extended, fast, plain};
 
 #[test]
@@ -56,9 +56,13 @@ fn absurd_requests_close() {
 }
 
 #[test]
-fn more_than_128_kib_at_a_time_is_absurd_even_where_a_piece_is_longer() {
-    // The piece is 64 KiB here, so the length alone decides for what is asked of a longer one.
-    check_absurd(block(0, 0, 128 * 1024 + 1));
+fn more_than_128_kib_at_a_time_is_absurd() {
+    let mut world = World::new(having(hybrid_in_pieces_of(256 * 1024, 2), 0..1));
+    let conn = world.interested(fast());
+    world.say(conn, &[Message::Request(block(0, 7, 128 * 1024))]);
+    world.check(conn, &["Piece(0, 7, 131072)"]);
+    world.say(conn, &[Message::Request(block(0, 7, 128 * 1024 + 1))]);
+    world.check_ended(conn, Reason::BadMessage);
 }
 
 #[test]

@@ -81,6 +81,9 @@ fn answers_longer_than_their_questions_do_not_pile_up() {
     let request = Message::Extended { id: 1, payload: b"d8:msg_typei0e5:piecei0ee" };
     world.say(conn, &vec![request; 1_000]);
     assert!(world.shard.output(conn).unwrap().bytes() < 64 * 1024);
+    // Some wait for their turn; most were rejected.
+    world.read_again(conn);
+    assert!(world.take(conn).len() < 80 * 17_000);
 }
 
 fn any_block() -> impl Strategy<Value = Block> {

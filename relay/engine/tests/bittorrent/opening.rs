@@ -182,6 +182,16 @@ fn a_removed_content_lets_its_peers_go() {
 }
 
 #[test]
+fn peers_of_a_body_that_was_replaced_come_back_to_the_new_one() {
+    let mut world = World::new(complete(3));
+    let conn = world.interested(fast());
+    world.event(Event::News(News::Put(complete(3))));
+    world.pass_s(1);
+    world.check(conn, &["Choke"]);
+    world.check_ended(conn, Reason::ContentLost);
+}
+
+#[test]
 fn a_drain_ends_connections_in_order() {
     let mut world = World::new(complete(3));
     let (early, peer) = (world.accept(), world.interested(fast()));

@@ -25,16 +25,21 @@ fn fill(offset: u64, buffer: &mut [u8]) {
 
 /// One file of `pieces` pieces, of which the last has 100 bytes; hybrid, nothing of it there yet.
 pub(crate) fn hybrid(pieces: u32) -> Arc<Content> {
-    let length = u64::from(pieces - 1) * u64::from(PIECE_BYTES) + 100;
-    let plan = plan_files("film.mkv", PIECE_BYTES, &[(Vec::new(), length)]).unwrap();
+    hybrid_in_pieces_of(PIECE_BYTES, pieces)
+}
+
+/// The same in pieces of another length.
+pub(crate) fn hybrid_in_pieces_of(piece_bytes: u32, pieces: u32) -> Arc<Content> {
+    let length = u64::from(pieces - 1) * u64::from(piece_bytes) + 100;
+    let plan = plan_files("film.mkv", piece_bytes, &[(Vec::new(), length)]).unwrap();
     let hashes: Vec<_> = (0..u64::from(pieces))
         .map(|piece| {
-            let offset = piece * u64::from(PIECE_BYTES);
-            let mut bytes = vec![0; (length - offset).min(u64::from(PIECE_BYTES)) as usize];
+            let offset = piece * u64::from(piece_bytes);
+            let mut bytes = vec![0; (length - offset).min(u64::from(piece_bytes)) as usize];
             fill(offset, &mut bytes);
             let mut hasher = PieceHasher::new(true, true);
             hasher.update(&bytes);
-            hasher.finish(leaf_width(length, PIECE_BYTES))
+            hasher.finish(leaf_width(length, piece_bytes))
         })
         .collect();
     content(Builder::new(plan).build(&hashes).unwrap())

@@ -3,19 +3,21 @@
 //! Events go to the engine one by one, and the operations it answers with are carried out before the next. Requests gather in the
 //! submission queue and go to the kernel together, with the wait.
 
+mod completion;
+
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::Fd;
 use io_uring::{cqueue, opcode};
-use millrace_engine::counters::{Counters, Reason};
+use millrace_engine::counters::Counters;
 use millrace_engine::event::{Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, ShardId};
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
-use millrace_send::socket::{peer_address, reset_on_close, tune_accepted};
+use millrace_send::socket::reset_on_close;
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
 use socket2::SockRef;
 
@@ -24,8 +26,8 @@ use crate::buffers::{self, Buffers, GROUP};
 use crate::clock;
 use crate::listeners::Listeners;
 use crate::ring::{self, Ring, Size};
-use crate::table::{ReceiveEnd, Table, Whose};
-use crate::token::{Kind, Parts, Token};
+use crate::table::Table;
+use crate::token::{Kind, Token};
 
 /// Requests that one system call submits; what a loop makes beyond that costs another call.
 const SUBMISSIONS: u32 = 1024;
@@ -110,7 +112,6 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             self.reap(&mut reaped);
             self.read_mail();
             self.deliver(Event::Turn);
-            self.counters.loops.increment();
             let loop_ns = clock::now().monotonic_ns - self.now.monotonic_ns;
             if loop_ns > self.counters.loop_ns_max.value() {
                 self.counters.loop_ns_max.set(loop_ns);
@@ -162,96 +163,6 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             }
             self.deliver(Event::News(news));
         }
-    }
-
-    fn handle_completion(&mut self, completion: &cqueue::Entry) {
-        let token = Token::take_apart(completion.user_data());
-        let token = token.expect("the kernel completed what nobody asked for");
-        match token.kind {
-            Kind::Accept => self.handle_accept(token, completion),
-            Kind::Receive => self.handle_receive(token, completion),
-            Kind::Writable => self.handle_writable(token),
-            Kind::Mailbox => self.mailbox.polling = cqueue::more(completion.flags()),
-            Kind::Read => self.handle_read(token, completion),
-            // Advice is only advice, and what was to be cancelled had ended by itself.
-            Kind::Advise | Kind::Cancel => {}
-        }
-    }
-
-    fn handle_accept(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let protocol = self.listeners.protocol(token.slot);
-        let accepted = result(completion);
-        if !cqueue::more(completion.flags()) {
-            self.listeners.ended(token.slot, accepted.as_ref().err(), self.now);
-        }
-        let socket = match accepted {
-            Ok(_) => {
-                // SAFETY: a successful accept gives a descriptor that this completion alone names, and it is handled once.
-                unsafe { OwnedFd::from_raw_fd(completion.result()) }
-            }
-            Err(error) => {
-                if is_want_of_descriptors(&error) {
-                    self.counters.close(Reason::TooManyConnections);
-                }
-                return;
-            }
-        };
-        // A peer that is gone already has no address any more; dropping the socket closes it.
-        let peer = SockRef::from(&socket).peer_addr().ok().and_then(|address| peer_address(&address));
-        let (Some(protocol), Some(peer), Ok(())) = (protocol, peer, tune_accepted(&socket)) else { return };
-        match self.table.insert(socket) {
-            Ok(conn) => self.deliver(Event::Accepted { conn, protocol, peer }),
-            Err(_closed) => self.counters.close(Reason::TooManyConnections),
-        }
-    }
-
-    fn handle_receive(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let filled = self.buffers.take(completion);
-        let whose = self.table.whose(token);
-        let received = result(completion);
-        let end = match &received {
-            Ok(1..) => ReceiveEnd::Interrupted,
-            Err(error) if is_interruption(error) => ReceiveEnd::Interrupted,
-            Ok(0) | Err(_) => ReceiveEnd::Final,
-        };
-        // Armed again before the bytes are delivered, so that an operation they lead to finds things as they will be. It is
-        // submitted after this loop, when the buffers are back.
-        if !cqueue::more(completion.flags()) && self.table.receive_ended(whose, end) {
-            let (Whose::Open(conn) | Whose::Closing(conn)) = whose;
-            self.arm_receive(conn);
-        }
-        if let Whose::Open(conn) = whose {
-            let data = filled.as_ref().map_or(&[][..], |filled| self.buffers.bytes(filled));
-            match received {
-                Ok(_) => self.shard.handle(self.now, Event::Received { conn, data }, &mut self.ops),
-                Err(_) if end == ReceiveEnd::Interrupted => {}
-                Err(_) => self.shard.handle(self.now, Event::Broken { conn }, &mut self.ops),
-            }
-        }
-        if let Some(filled) = filled {
-            self.buffers.give_back(filled);
-        }
-        self.carry_out();
-    }
-
-    fn handle_writable(&mut self, token: Parts) {
-        let whose = self.table.whose(token);
-        self.table.poll_ended(whose);
-        if let Whose::Open(conn) = whose {
-            // An error or a hang-up is writable too: the send will tell.
-            self.deliver(Event::Writable { conn });
-        }
-    }
-
-    fn handle_read(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let waiting = self.bring_in.ended(token.slot, token.generation);
-        self.start_reads();
-        match waiting.check(result(completion)) {
-            Ok(()) => self.send(waiting.conn, waiting.bytes_max, Residency::Assume),
-            Err(_) if self.table.socket(waiting.conn).is_none() => {}
-            Err(_) => self.answer_send(waiting.conn, Sent::Unreadable),
-        }
-        self.carry_out();
     }
 
     /// Gives an event to the engine and carries out what it leads to.
@@ -390,18 +301,3 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
 
 const POLLIN: u32 = libc::POLLIN.unsigned_abs() as u32;
 const POLLOUT: u32 = libc::POLLOUT.unsigned_abs() as u32;
-
-/// The result of a completion as system calls give it.
-fn result(completion: &cqueue::Entry) -> io::Result<u32> {
-    let code = completion.result();
-    u32::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code))
-}
-
-/// A receive that may go on: cancelled by us, out of buffers (which come back in the same loop), or out of luck.
-fn is_interruption(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN))
-}
-
-fn is_want_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}

@@ -22,8 +22,9 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use url::Url;
 
 use crate::config::{Config, Io};
-use crate::control::{self, Asked, socket};
 use crate::control::describe::Links;
+use crate::control::socket::{self, SocketFile};
+use crate::control::{self, Asked};
 use crate::ingest::{Ingest, IngestConfig};
 use crate::listen::{self, ListenError};
 use crate::machine;
@@ -71,6 +72,7 @@ pub struct Running {
     shards: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     ingest: JoinHandle<()>,
+    _admin_file: SocketFile,
 }
 
 /// Aborts the process when its thread panics: a shard that is gone would be a port that answers to nobody. The message was
@@ -99,9 +101,9 @@ impl Running {
         tracing::info!(io = %backend.name, reason = %backend.reason, "back end");
         tracing::info!(path = %send_path.name, reason = %send_path.reason, "send path");
 
-        let store = open_store(&config)?;
-        let admin = socket::make(&config.admin)?;
         let sockets = Sockets::open(&config)?;
+        let store = open_store(&config)?;
+        let (admin, admin_file) = socket::make(&config.admin)?;
         let shard_count = config.cores.len();
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
         let (mut postboxes, mut mailboxes) = (Vec::new(), Vec::new());
@@ -118,8 +120,9 @@ impl Running {
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
-        let (ingest, ingest_thread) = Ingest::start(IngestConfig::new(&config, links), Arc::clone(&store), shards.clone())
-            .map_err(|error| StartError::Ingest(error.to_string()))?;
+        let (ingest, ingest_thread) =
+            Ingest::start(IngestConfig::new(&config, links), Arc::clone(&store), shards.clone())
+                .map_err(|error| StartError::Ingest(error.to_string()))?;
         let relay = Arc::new(Relay {
             ledger: Arc::new(Ledger::new(config.egress)),
             store,
@@ -139,7 +142,7 @@ impl Running {
             config,
         });
         let threads = Threads { relay, use_ring, send_path: probe.path };
-        threads.start(sockets, admin, mailboxes, control_mailbox, ingest_thread)
+        threads.start(sockets, (admin, admin_file), mailboxes, control_mailbox, ingest_thread)
     }
 
     /// What runs.
@@ -160,8 +163,6 @@ impl Running {
         self.relay.ingest.stop();
         let _ = self.ingest.join();
         let _ = self.control.join();
-        // The next start would find it stale and remove it too.
-        let _ = std::fs::remove_file(&self.relay.config.admin);
     }
 }
 
@@ -251,7 +252,7 @@ impl Threads {
     fn start(
         self,
         sockets: Sockets,
-        admin: UnixListener,
+        (admin, admin_file): (UnixListener, SocketFile),
         mailboxes: Vec<Mailbox>,
         control_mailbox: Mailbox,
         ingest: JoinHandle<()>,
@@ -272,7 +273,7 @@ impl Threads {
             let listeners = vec![(http, Protocol::Http), (bittorrent, Protocol::BitTorrent)];
             shards.push(self.start_shard(number, mailbox, listeners, asks.clone())?);
         }
-        Ok(Running { relay: self.relay, shards, control, ingest })
+        Ok(Running { relay: self.relay, shards, control, ingest, _admin_file: admin_file })
     }
 
     fn start_shard(

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, check_socket_path};
 
@@ -33,11 +33,22 @@ pub enum SocketError {
     },
 }
 
+/// The socket's file, which goes with this value.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // One that stays is found stale by the next relay, and replaced.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// Makes the socket, and its folder where that is missing. A socket that a dead relay left behind is replaced.
 ///
 /// # Errors
 /// See [`SocketError`].
-pub fn make(path: &Path) -> Result<UnixListener, SocketError> {
+pub fn make(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     check_socket_path(path)?;
     let name = || path.display().to_string();
     let refused = |source| SocketError::Refused { path: name(), source };
@@ -57,13 +68,14 @@ pub fn make(path: &Path) -> Result<UnixListener, SocketError> {
         Err(error) => return Err(refused(error)),
     }
     let listener = UnixListener::bind(path).map_err(refused)?;
+    let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(refused)?;
     if let Ok(Some(group)) = nix::unistd::Group::from_name(GROUP)
         && let Err(error) = std::os::unix::fs::chown(path, None, Some(group.gid.as_raw()))
     {
         tracing::warn!(%error, "the admin socket is not given to the group {GROUP}: only its owner can use it");
     }
-    Ok(listener)
+    Ok((listener, file))
 }
 
 #[cfg(test)]
@@ -80,11 +92,15 @@ mod tests {
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let folder = folder("stale");
         let path = folder.join("deeper/admin.sock");
-        let first = make(&path).unwrap();
+        let (first, first_file) = make(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(matches!(make(&path), Err(SocketError::InUse(_))));
+        // As after a kill: the file stays, nobody listens.
         drop(first);
-        make(&path).unwrap();
+        std::mem::forget(first_file);
+        let second = make(&path).unwrap();
+        drop(second);
+        assert!(!path.exists(), "an orderly end leaves nothing");
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -59,7 +59,8 @@ fn fetch_ranges(
             return Ok(first_byte);
         }
         let end = (start + RANGE_BYTES).min(length);
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {relay}\r\nRange: bytes={start}-{}\r\n\r\n", end - 1);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {relay}\r\nRange: bytes={start}-{}\r\n\r\n", end - 1);
         stream.get_mut().write_all(request.as_bytes())?;
         read_head(&mut stream)?;
         let mut at = start;

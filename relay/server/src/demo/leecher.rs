@@ -51,7 +51,8 @@ impl<'a> Leecher<'a> {
     fn connect(relay: SocketAddr, metainfo: &'a Metainfo) -> io::Result<Self> {
         let started = Instant::now();
         let mut stream = TcpStream::connect(relay)?;
-        let infohash = metainfo.infohash_v1().ok_or_else(|| io::Error::other("the demo's torrent has a v1 half"))?;
+        let infohash =
+            metainfo.infohash_v1().ok_or_else(|| io::Error::other("the demo's torrent has a v1 half"))?;
         let ours = Handshake {
             reserved: Reserved::default().with_fast(),
             infohash: infohash.0,
@@ -129,7 +130,9 @@ impl<'a> Leecher<'a> {
                 self.offered.extend((0..count).filter(has));
             }
             Message::Piece { index, begin, block } => self.take_block(index, begin, block, sink)?,
-            Message::Reject(_) => return Err(io::Error::other("the relay rejected a block that it had offered")),
+            Message::Reject(_) => {
+                return Err(io::Error::other("the relay rejected a block that it had offered"));
+            }
             _ => {}
         }
         Ok(())
@@ -150,7 +153,9 @@ impl<'a> Leecher<'a> {
         let expected = self.metainfo.info.v1_pieces.as_ref().map(|hashes| hashes[index_in_list]);
         let actual = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &piece.bytes);
         if expected.is_none_or(|expected| expected != actual.as_ref()) {
-            return Err(io::Error::other(format!("piece {index} does not have the hash that the torrent names")));
+            return Err(io::Error::other(format!(
+                "piece {index} does not have the hash that the torrent names"
+            )));
         }
         let offset = u64::from(index) * u64::from(self.metainfo.info.piece_bytes);
         sink.write(offset, &std::mem::take(&mut piece.bytes))?;
@@ -185,12 +190,14 @@ impl<'a> Leecher<'a> {
     fn piece_bytes(&self, index: u32) -> u32 {
         let info = &self.metainfo.info;
         let start = u64::from(index) * u64::from(info.piece_bytes);
-        u32::try_from(info.length.saturating_sub(start)).map_or(info.piece_bytes, |left| left.min(info.piece_bytes))
+        u32::try_from(info.length.saturating_sub(start))
+            .map_or(info.piece_bytes, |left| left.min(info.piece_bytes))
     }
 
     fn send(&mut self, message: &Message<'_>) -> io::Result<()> {
         let mut frame = [0; 64];
-        let bytes = message.encode(&mut frame).map_err(|_| io::Error::other("a message longer than its buffer"))?;
+        let bytes =
+            message.encode(&mut frame).map_err(|_| io::Error::other("a message longer than its buffer"))?;
         self.stream.write_all(&frame[..bytes])
     }
 }

@@ -12,8 +12,9 @@ mod sample;
 mod sink;
 
 use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -41,11 +42,13 @@ const HTTP_CONNECTIONS: usize = 4;
 pub fn run() -> anyhow::Result<()> {
     let folder = Folder::create()?;
     say("Making a sample file of 256 MiB and its torrent …");
-    let sample = Sample::create(&folder.path.join("sample.bin"), SAMPLE_BYTES).context("making the sample")?;
+    let sample =
+        Sample::create(&folder.path.join("sample.bin"), SAMPLE_BYTES).context("making the sample")?;
     let torrent = folder.path.join("sample.torrent");
     std::fs::write(&torrent, sample.metainfo.to_bytes())?;
 
-    let origin = Origin::start(File::open(folder.path.join("sample.bin"))?, ORIGIN_RATE).context("starting the origin")?;
+    let origin = Origin::start(File::open(folder.path.join("sample.bin"))?, ORIGIN_RATE)
+        .context("starting the origin")?;
     say(&format!("An origin hands it out at 64 MB/s: {}", origin.url()));
     let relay = Relay::start(&folder.path)?;
     say(&format!("A relay serves it while it pulls: http://{}/", relay.http));
@@ -64,7 +67,14 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     let status = relay.status()?;
-    say(&Report { sample: &sample, by_http, by_bittorrent, origin_bytes: origin.sent_bytes(), status: &status }.to_string());
+    say(&Report {
+        sample: &sample,
+        by_http,
+        by_bittorrent,
+        origin_bytes: origin.sent_bytes(),
+        status: &status,
+    }
+    .to_string());
     Ok(())
 }
 
@@ -83,35 +93,40 @@ impl Downloads {
         origin: &Origin,
     ) -> anyhow::Result<(Timing, Timing)> {
         let bars = MultiProgress::new();
-        let pulled = bar(&bars, "origin → relay", sample.length);
-        let http = bar(&bars, "relay → HTTP", sample.length);
-        let bittorrent = bar(&bars, "relay → BitTorrent", sample.length);
+        let names = ["origin → relay", "relay → HTTP", "relay → BitTorrent"];
+        let lanes = names.map(|name| bar(&bars, name, sample.length));
+        let is_terminal = std::io::stderr().is_terminal();
         std::thread::scope(|scope| {
             let by_http =
                 scope.spawn(|| http::download(relay.http, path, sample.length, HTTP_CONNECTIONS, &self.http));
-            let by_bittorrent = scope.spawn(|| leecher::download(relay.bittorrent, &sample.metainfo, &self.bittorrent));
+            let by_bittorrent =
+                scope.spawn(|| leecher::download(relay.bittorrent, &sample.metainfo, &self.bittorrent));
+            let positions = || [origin.sent_bytes(), self.http.received(), self.bittorrent.received()];
+            let show = || lanes.iter().zip(positions()).for_each(|(bar, bytes)| bar.set_position(bytes));
+            let mut shown = Instant::now();
             while !by_http.is_finished() || !by_bittorrent.is_finished() {
-                pulled.set_position(origin.sent_bytes());
-                http.set_position(self.http.received());
-                bittorrent.set_position(self.bittorrent.received());
+                show();
+                if !is_terminal && shown.elapsed() >= Duration::from_secs(1) {
+                    shown = Instant::now();
+                    let [pulled, http, bittorrent] = positions().map(|bytes| bytes * 100 / sample.length);
+                    say(&format!("  pulled {pulled} %, HTTP {http} %, BitTorrent {bittorrent} %"));
+                }
                 std::thread::sleep(Duration::from_millis(100));
             }
-            for (bar, bytes) in [
-                (&pulled, origin.sent_bytes()),
-                (&http, self.http.received()),
-                (&bittorrent, self.bittorrent.received()),
-            ] {
-                bar.set_position(bytes);
-                bar.finish();
-            }
+            show();
+            lanes.iter().for_each(ProgressBar::finish);
             let by_http = by_http.join().map_err(|_| anyhow::anyhow!("the HTTP client panicked"))?;
-            let by_bittorrent = by_bittorrent.join().map_err(|_| anyhow::anyhow!("the BitTorrent client panicked"))?;
-            Ok((by_http.context("downloading over HTTP")?, by_bittorrent.context("downloading over BitTorrent")?))
+            let by_bittorrent =
+                by_bittorrent.join().map_err(|_| anyhow::anyhow!("the BitTorrent client panicked"))?;
+            Ok((
+                by_http.context("downloading over HTTP")?,
+                by_bittorrent.context("downloading over BitTorrent")?,
+            ))
         })
     }
 }
 
-/// A progress bar; nothing where there is no terminal.
+/// A progress bar; it draws nothing where there is no terminal.
 fn bar(bars: &MultiProgress, name: &str, length: u64) -> ProgressBar {
     let template = "{prefix:<20} {bar:40} {bytes:>11} of {total_bytes}  {binary_bytes_per_sec}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

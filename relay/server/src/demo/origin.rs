@@ -75,9 +75,10 @@ impl Shared {
                     continue;
                 }
                 Parsed::Bad(_) => return Ok(()),
-                Parsed::Request { head_bytes, request } => {
-                    (head_bytes, request.range.map_or(Ranges::Whole, |value| range::select(value, self.length)))
-                }
+                Parsed::Request { head_bytes, request } => (
+                    head_bytes,
+                    request.range.map_or(Ranges::Whole, |value| range::select(value, self.length)),
+                ),
             };
             received.drain(..taken);
             let (status, body) = match wanted {

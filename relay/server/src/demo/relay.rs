@@ -80,8 +80,12 @@ impl Relay {
     }
 
     fn run(&self, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
-        let output =
-            Command::new(&self.program).args(arguments).arg("--json").arg("--admin").arg(&self.admin).output()?;
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .arg("--json")
+            .arg("--admin")
+            .arg(&self.admin)
+            .output()?;
         if !output.status.success() {
             bail!("{} failed: {}", arguments[0], String::from_utf8_lossy(&output.stderr).trim());
         }

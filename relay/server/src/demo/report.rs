@@ -19,12 +19,16 @@ pub(super) struct Report<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\nEvery byte arrived over both protocols: SHA-256 {}…", hex(&self.sample.sha256[..8]))?;
+        writeln!(f, "\nEvery byte arrived, over both protocols: SHA-256 {}…", hex(&self.sample.sha256[..8]))?;
         writeln!(f, "\n                  first byte       all      rate")?;
         for (name, timing) in [("HTTP", self.by_http), ("BitTorrent", self.by_bittorrent)] {
             let rate = self.sample.length as f64 / 1e6 / timing.total.as_secs_f64();
             let first_ms = timing.first_byte.as_secs_f64() * 1e3;
-            writeln!(f, "  {name:<14} {first_ms:>8.1} ms  {:>6.2} s  {rate:>6.1} MB/s", timing.total.as_secs_f64())?;
+            writeln!(
+                f,
+                "  {name:<14} {first_ms:>8.1} ms  {:>6.2} s  {rate:>6.1} MB/s",
+                timing.total.as_secs_f64()
+            )?;
         }
         let totals = &self.status.totals;
         let served = totals.served.http + totals.served.bittorrent;
@@ -39,11 +43,17 @@ impl fmt::Display for Report<'_> {
             mb(sent.sendfile),
             mb(sent.copy)
         )?;
-        writeln!(f, "  through {} ({})", self.status.backend.name, self.status.backend.reason)?;
+        writeln!(f, "  through {}", if self.status.backend.name == "uring" { "io_uring" } else { "epoll" })?;
         writeln!(f, "\nThe same with a real file:")?;
-        writeln!(f, "  millrace-relay serve https://example.org/big.iso      # pull it and serve it on port 8080")?;
-        writeln!(f, "  curl -O http://localhost:8080/…                       # the page at http://localhost:8080/ has the link,")?;
-        write!(f, "  aria2c http://localhost:8080/c/….torrent              # and, once all of it is here, the torrent")
+        writeln!(
+            f,
+            "  millrace-relay serve https://example.org/big.iso      # pull it and serve it on port 8080"
+        )?;
+        writeln!(
+            f,
+            "  open http://localhost:8080/                           # the page with links, rates and progress"
+        )?;
+        write!(f, "  millrace-relay status                                 # the same in a terminal")
     }
 }
 

@@ -1,5 +1,7 @@
 //! A real shard over a real ring, with clients on loopback: the right bytes, whatever the clients do, and a clean end.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, in its helper functions too")]
+
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -154,6 +156,7 @@ fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
     check_with(name, &Limits { connections_max, ..Limits::default() }, scenario);
 }
 
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn check_with(name: &str, limits: &Limits, scenario: impl Fn(&Relay)) {
     if let Err(refusal) = millrace_ring::probe().verdict {
         assert!(

@@ -1,0 +1,123 @@
+//! What each kind of completion means: the event it becomes, and what is armed again.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+use millrace_engine::counters::Reason;
+use millrace_engine::event::{Event, Sent};
+use millrace_send::socket::{peer_address, tune_accepted};
+use millrace_send::{Outward, Residency};
+use socket2::SockRef;
+
+use super::Driver;
+use crate::table::{ReceiveEnd, Whose};
+use crate::token::{Kind, Parts, Token};
+
+impl<F: FnMut(Outward)> Driver<'_, F> {
+    /// Handles one completion, and carries out what it leads to.
+    pub(super) fn handle_completion(&mut self, completion: &cqueue::Entry) {
+        let token = Token::take_apart(completion.user_data());
+        let token = token.expect("the kernel completed what nobody asked for");
+        match token.kind {
+            Kind::Accept => self.handle_accept(token, completion),
+            Kind::Receive => self.handle_receive(token, completion),
+            Kind::Writable => self.handle_writable(token),
+            Kind::Mailbox => self.mailbox.polling = cqueue::more(completion.flags()),
+            Kind::Read => self.handle_read(token, completion),
+            // Advice is only advice, and what was to be cancelled had ended by itself.
+            Kind::Advise | Kind::Cancel => {}
+        }
+    }
+
+    fn handle_accept(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let protocol = self.listeners.protocol(token.slot);
+        let accepted = result(completion);
+        if !cqueue::more(completion.flags()) {
+            self.listeners.ended(token.slot, accepted.as_ref().err(), self.now);
+        }
+        let socket = match accepted {
+            Ok(_) => {
+                // SAFETY: a successful accept gives a descriptor that this completion alone names, and it is handled once.
+                unsafe { OwnedFd::from_raw_fd(completion.result()) }
+            }
+            Err(error) => {
+                if is_want_of_descriptors(&error) {
+                    self.counters.close(Reason::TooManyConnections);
+                }
+                return;
+            }
+        };
+        // A peer that is gone already has no address any more; dropping the socket closes it.
+        let peer = SockRef::from(&socket).peer_addr().ok().and_then(|address| peer_address(&address));
+        let (Some(protocol), Some(peer), Ok(())) = (protocol, peer, tune_accepted(&socket)) else { return };
+        match self.table.insert(socket) {
+            Ok(conn) => self.deliver(Event::Accepted { conn, protocol, peer }),
+            Err(_closed) => self.counters.close(Reason::TooManyConnections),
+        }
+    }
+
+    fn handle_receive(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let filled = self.buffers.take(completion);
+        let whose = self.table.whose(token);
+        let received = result(completion);
+        let end = match &received {
+            Ok(1..) => ReceiveEnd::Interrupted,
+            Err(error) if is_interruption(error) => ReceiveEnd::Interrupted,
+            Ok(0) | Err(_) => ReceiveEnd::Final,
+        };
+        // Armed again before the bytes are delivered, so that an operation they lead to finds things as they will be. It is
+        // submitted after this loop, when the buffers are back.
+        if !cqueue::more(completion.flags()) && self.table.receive_ended(whose, end) {
+            let (Whose::Open(conn) | Whose::Closing(conn)) = whose;
+            self.arm_receive(conn);
+        }
+        if let Whose::Open(conn) = whose {
+            let data = filled.as_ref().map_or(&[][..], |filled| self.buffers.bytes(filled));
+            match received {
+                Ok(_) => self.shard.handle(self.now, Event::Received { conn, data }, &mut self.ops),
+                Err(_) if end == ReceiveEnd::Interrupted => {}
+                Err(_) => self.shard.handle(self.now, Event::Broken { conn }, &mut self.ops),
+            }
+        }
+        if let Some(filled) = filled {
+            self.buffers.give_back(filled);
+        }
+        self.carry_out();
+    }
+
+    fn handle_writable(&mut self, token: Parts) {
+        let whose = self.table.whose(token);
+        self.table.poll_ended(whose);
+        if let Whose::Open(conn) = whose {
+            // An error or a hang-up is writable too: the send will tell.
+            self.deliver(Event::Writable { conn });
+        }
+    }
+
+    fn handle_read(&mut self, token: Parts, completion: &cqueue::Entry) {
+        let waiting = self.bring_in.ended(token.slot, token.generation);
+        self.start_reads();
+        match waiting.check(result(completion)) {
+            Ok(()) => self.send(waiting.conn, waiting.bytes_max, Residency::Assume),
+            Err(_) if self.table.socket(waiting.conn).is_none() => {}
+            Err(_) => self.answer_send(waiting.conn, Sent::Unreadable),
+        }
+        self.carry_out();
+    }
+}
+
+/// The result of a completion as system calls give it.
+fn result(completion: &cqueue::Entry) -> io::Result<u32> {
+    let code = completion.result();
+    u32::try_from(code).map_err(|_| io::Error::from_raw_os_error(-code))
+}
+
+/// A receive that may go on: cancelled by us, out of buffers (which come back in the same loop), or out of luck.
+fn is_interruption(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN))
+}
+
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}

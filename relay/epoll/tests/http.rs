@@ -202,6 +202,19 @@ fn requests_sent_ahead_are_answered_in_order_and_the_end_of_the_peer_is_heard() 
 }
 
 #[test]
+fn an_end_that_comes_with_the_request_is_heard_after_it() {
+    let relay = Relay::start(SendPath::Reference, 16);
+    for _ in 0..20 {
+        let mut client = relay.connect();
+        client.request(&relay.path(), "Range: bytes=0-99\r\n");
+        client.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(client.answer().1 == body(0, 100));
+        assert_eq!(client.0.read(&mut [0]).unwrap(), 0);
+    }
+    relay.end();
+}
+
+#[test]
 fn a_question_goes_outward_and_its_answer_comes_back() {
     let relay = Relay::start(SendPath::Reference, 16);
     let mut client = relay.connect();

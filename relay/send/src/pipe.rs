@@ -139,3 +139,29 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_pipe_is_empty_after_every_send() {
+        let (socket, _never_reads) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let memory = vec![7; 100_000];
+        let mut pipe = Pipe::new().unwrap();
+        let mut short = 0;
+        // Short once, then refused altogether.
+        while short < 2 {
+            let put =
+                pipe.reference(&[Slice::of_memory(&memory, 60_000)]).unwrap() + pipe.copy(b"head").unwrap();
+            assert_eq!((put, pipe.held()), (60_004, 60_004));
+            let sent = pipe.send(socket.as_fd(), false).unwrap();
+            short += usize::from(sent < put);
+            assert_eq!(pipe.held(), 0);
+            assert_eq!(nix::unistd::read(&pipe, &mut [0]), Err(Errno::EAGAIN), "after {sent} of {put} bytes");
+        }
+    }
+}

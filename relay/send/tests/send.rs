@@ -239,6 +239,25 @@ fn a_file_changed_under_us_is_unreadable_and_the_socket_stays_usable() {
 }
 
 #[test]
+fn a_file_written_by_its_owner_is_not_sent_any_more() {
+    for path in PATHS {
+        let stored = stored();
+        let mut bench = Bench::new(path);
+        let (socket, _reader) = tcp_pair(None);
+        let mut output = Output::default();
+        output.lease(&stored.content);
+        output.push_extent(0, 500_000);
+        let Outcome::Sent(Sent::Bytes { bytes, .. }) = bench.send(&socket, &output, 10_000) else {
+            panic!("{path}: nothing is wrong yet")
+        };
+        output.consume(bytes);
+        // The bytes are as they were, but nobody can know that.
+        stored.touch(0);
+        assert!(matches!(bench.send(&socket, &output, 10_000), Outcome::Sent(Sent::Unreadable)), "{path}");
+    }
+}
+
+#[test]
 fn a_reader_that_went_away_is_broken_not_a_signal() {
     let stored = stored();
     for path in PATHS {

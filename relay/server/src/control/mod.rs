@@ -27,6 +27,8 @@ use std::time::Duration;
 use millrace_engine::event::News;
 use millrace_engine::ids::{ConnId, ShardId};
 use millrace_engine::op::Question;
+use millrace_pagecache::Content;
+use millrace_proto::id::ContentName;
 use millrace_send::Mailbox;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -34,6 +36,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::listen::local_addresses;
 use crate::relay::Relay;
 
+use announce::Announcer;
 use questions::Questions;
 use tracker::{Reachable, Tracker};
 
@@ -100,15 +103,16 @@ async fn run(parts: Parts) -> io::Result<()> {
     };
     let tracker = Tracker::new(reachable, relay.peer_id);
     let questions = Arc::new(Questions::new(Arc::clone(&relay), tracker));
-    let events = events::Events::default();
+    let announcer = Announcer::new(&questions.links, relay.peer_id).map_err(io::Error::other)?;
+    let ears = Ears { questions: Arc::clone(&questions), events: events::Events::default(), announcer };
     for content in relay.store.contents() {
-        note(&questions, &events, News::Put(content));
+        ears.note(News::Put(content));
     }
+    let (events, announcer) = (ears.events.clone(), ears.announcer.clone());
     let udp = tokio::net::UdpSocket::from_std(udp)?;
     tokio::spawn(udp_tracker::run(udp, Arc::clone(&questions)));
-    tokio::spawn(listen(news, Arc::clone(&questions), events.clone()));
+    tokio::spawn(ears.listen(news));
     tokio::spawn(sample(Arc::clone(&questions), events.clone()));
-    tokio::spawn(announce::run(Arc::clone(&questions)));
     admin.set_nonblocking(true)?;
     let state = admin::Admin::new(Arc::clone(&questions), events);
     serve(tokio::net::UnixListener::from_std(admin)?, admin::router(state));
@@ -128,6 +132,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             relay.shards.post(shard, News::Answer { conn, answer });
         }
     }
+    announcer.stop().await;
     Ok(())
 }
 
@@ -145,64 +150,75 @@ where
 }
 
 /// Hears the news that shards hear.
-async fn listen(mut mailbox: Mailbox, questions: Arc<Questions>, events: events::Events) {
-    #[expect(
-        deprecated,
-        reason = "the replacement is unsafe, for types that do not own what they name; an OwnedFd does"
-    )]
-    let registered = mailbox.as_fd().try_clone_to_owned().and_then(AsyncFd::new);
-    let bell = match registered {
-        Ok(bell) => bell,
-        Err(error) => {
-            tracing::error!(%error, "the control thread hears no news: contents added from now on are not listed");
-            return;
-        }
-    };
-    loop {
-        for _ in 0..NEWS_MAX {
-            let Some(news) = mailbox.next() else { break };
-            note(&questions, &events, news);
-        }
-        if mailbox.may_sleep() {
-            match bell.readable().await {
-                Ok(mut ready) => ready.clear_ready(),
-                Err(_) => return,
-            }
-        } else {
-            tokio::task::yield_now().await;
-        }
-        mailbox.wake();
-    }
+struct Ears {
+    questions: Arc<Questions>,
+    events: events::Events,
+    announcer: Announcer,
 }
 
-fn note(questions: &Arc<Questions>, events: &events::Events, news: News) {
-    match news {
-        News::Put(content) => {
-            let entry = questions.index.put(content);
-            // A private torrent has its own trackers and no other (BEP 27).
-            if !entry.content.metainfo().is_some_and(|metainfo| metainfo.info.private) {
-                entry.swarms().for_each(|swarm| questions.tracker.register(swarm.0));
+impl Ears {
+    async fn listen(self, mut mailbox: Mailbox) {
+        #[expect(
+            deprecated,
+            reason = "the replacement is unsafe, for types that do not own what they name; an OwnedFd does"
+        )]
+        let registered = mailbox.as_fd().try_clone_to_owned().and_then(AsyncFd::new);
+        let bell = match registered {
+            Ok(bell) => bell,
+            Err(error) => {
+                tracing::error!(%error, "the control thread hears no news: contents added from now on are not listed");
+                return;
             }
-            cover(questions, &entry.content);
-            events.content(questions, &entry);
-        }
-        News::Gone(id) => {
-            if let Some(entry) = questions.index.remove(id) {
-                entry.swarms().for_each(|swarm| questions.tracker.unregister(&swarm.0));
-                events.removed(id);
+        };
+        loop {
+            for _ in 0..NEWS_MAX {
+                let Some(news) = mailbox.next() else { break };
+                self.note(news);
             }
-        }
-        News::Changed(id) => {
-            if let Some(entry) = questions.index.find(millrace_proto::id::ContentName::Id(id)) {
-                events.content(questions, &entry);
+            if mailbox.may_sleep() {
+                match bell.readable().await {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return,
+                }
+            } else {
+                tokio::task::yield_now().await;
             }
+            mailbox.wake();
         }
-        News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Drain => {}
+    }
+
+    fn note(&self, news: News) {
+        match news {
+            News::Put(content) => {
+                let entry = self.questions.index.put(content);
+                // A private torrent has its own trackers and no other (BEP 27).
+                if !entry.content.metainfo().is_some_and(|metainfo| metainfo.info.private) {
+                    entry.swarms().for_each(|swarm| self.questions.tracker.register(swarm.0));
+                }
+                cover(&self.questions, &entry.content);
+                self.announcer.note(&entry);
+                self.events.content(&self.questions, &entry);
+            }
+            News::Gone(id) => {
+                if let Some(entry) = self.questions.index.remove(id) {
+                    entry.swarms().for_each(|swarm| self.questions.tracker.unregister(&swarm.0));
+                    self.announcer.removed(id);
+                    self.events.removed(id);
+                }
+            }
+            News::Changed(id) => {
+                if let Some(entry) = self.questions.index.find(ContentName::Id(id)) {
+                    self.announcer.note(&entry);
+                    self.events.content(&self.questions, &entry);
+                }
+            }
+            News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Drain => {}
+        }
     }
 }
 
 /// Makes the heads of this content's blocks, which shards then send by reference.
-fn cover(questions: &Questions, content: &millrace_pagecache::Content) {
+fn cover(questions: &Questions, content: &Content) {
     if content.metainfo().is_none() {
         return;
     }

@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use millrace_proto::tracker::SwarmCounts;
 use millrace_proto::tracker::compact::Family;
 use millrace_proto::tracker::udp::{
     Ask, Request, encode_announce, encode_connect, encode_error, encode_scrape,
@@ -140,9 +139,7 @@ fn respond(
             }
         }
         Ask::Scrape { infohashes, .. } => {
-            let counts = infohashes
-                .iter()
-                .map(|infohash| questions.scrape(infohash).unwrap_or(SwarmCounts::default()));
+            let counts = infohashes.iter().map(|infohash| questions.scrape(infohash).unwrap_or_default());
             encode_scrape(answer, transaction_id, counts)
         }
     };

@@ -252,7 +252,7 @@ impl Session {
             }
             Reply::Whole => self.end_of_answer(cx, keep_alive),
             Reply::Body(body) => {
-                self.state = State::Sending { body, keep_alive: keep_alive && !self.input_ended, park: None };
+                self.state = State::Sending { body, keep_alive, park: None };
                 Ok(())
             }
         };

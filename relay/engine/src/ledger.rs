@@ -1,7 +1,7 @@
 //! What must hold across shards, as atomics that nobody waits for: the egress cap, connections per address, the drain flag.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::ids::Now;
 
@@ -14,6 +14,8 @@ pub struct Bucket {
     rate: AtomicU64,
     tokens: AtomicI64,
     filled_ns: AtomicU64,
+    /// The rate was changed since the last fill.
+    changed: AtomicBool,
 }
 
 const UNLIMITED: u64 = u64::MAX;
@@ -27,12 +29,16 @@ impl Bucket {
             rate: AtomicU64::new(rate.unwrap_or(UNLIMITED)),
             tokens: AtomicI64::new(0),
             filled_ns: AtomicU64::new(0),
+            changed: AtomicBool::new(false),
         }
     }
 
     /// Changes the rate, in bytes per second.
     pub fn set_rate(&self, rate: Option<u64>) {
-        self.rate.store(rate.unwrap_or(UNLIMITED), Ordering::Relaxed);
+        let rate = rate.unwrap_or(UNLIMITED);
+        if self.rate.swap(rate, Ordering::Relaxed) != rate {
+            self.changed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The rate in bytes per second; `None` is unlimited.
@@ -69,6 +75,13 @@ impl Bucket {
 
     /// One shard wins the right to add what the time since the last fill is worth.
     fn fill(&self, now: Now, rate: u64) {
+        let depth = i64::try_from((rate / 100).max(DEPTH_BYTES_MIN)).unwrap_or(i64::MAX);
+        if self.changed.load(Ordering::Relaxed) {
+            // The time since the last fill was worth something else: it is let go, rather than paid at the new rate.
+            self.filled_ns.fetch_max(now.monotonic_ns, Ordering::Relaxed);
+            self.tokens.fetch_min(depth, Ordering::Relaxed);
+            self.changed.store(false, Ordering::Relaxed);
+        }
         let filled = self.filled_ns.load(Ordering::Relaxed);
         let elapsed_ns = now.monotonic_ns.saturating_sub(filled).min(1_000_000_000);
         let earned = u128::from(rate) * u128::from(elapsed_ns) / 1_000_000_000;
@@ -80,7 +93,6 @@ impl Bucket {
         {
             return;
         }
-        let depth = i64::try_from((rate / 100).max(DEPTH_BYTES_MIN)).unwrap_or(i64::MAX);
         let earned = i64::try_from(earned).unwrap_or(i64::MAX);
         let before = self.tokens.fetch_add(earned.min(depth), Ordering::Relaxed);
         let above = before.saturating_add(earned.min(depth)) - depth;
@@ -190,6 +202,26 @@ mod tests {
         assert_eq!(granted, 10_000);
         bucket.give_back(4_000);
         assert_eq!(bucket.take(at(1_000), u64::MAX), 65_536 - 6_000);
+    }
+
+    #[test]
+    fn a_change_is_not_paid_for_the_time_before_it() {
+        let rate = 100_000_000;
+        let bucket = Bucket::new(Some(rate));
+        assert_eq!(bucket.take(at(1_000), u64::MAX), rate / 100);
+        bucket.set_rate(Some(0));
+        bucket.set_rate(Some(rate));
+        assert_eq!(bucket.take(at(2_000), u64::MAX), 0, "the time until the change");
+        assert_eq!(bucket.take(at(2_001), u64::MAX), rate / 1_000);
+    }
+
+    #[test]
+    fn what_was_saved_at_a_higher_rate_is_not_spent_at_a_lower_one() {
+        let bucket = Bucket::new(Some(100_000_000));
+        assert_eq!(bucket.take(at(1_000), 1), 1);
+        bucket.set_rate(Some(0));
+        assert_eq!(bucket.take(at(1_000), u64::MAX), DEPTH_BYTES_MIN);
+        assert_eq!(bucket.take(at(1_000), u64::MAX), 0);
     }
 
     #[test]

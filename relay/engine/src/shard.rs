@@ -286,6 +286,8 @@ impl Shard {
             && conn.sending == Sending::Blocked
         {
             conn.sending = Sending::Idle;
+            // The reader took something: from here on it may be our cap that makes it wait.
+            conn.stall = None;
             if !conn.output.is_empty() {
                 conn.sending = Sending::Queued;
                 self.ready.push_back(id);

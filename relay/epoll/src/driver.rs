@@ -30,9 +30,6 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// Connections accepted from one listener in one loop.
 const ACCEPTS_MAX: usize = 64;
 
-/// How often files that nobody is sent are closed.
-const CLOSE_FILES_NS: u64 = 1_000_000_000;
-
 /// What a connection is registered for, once.
 const CONNECTION_EVENTS: EpollFlags =
     EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
@@ -70,7 +67,6 @@ pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
         ops: Ops::new(),
         batch: Ops::new(),
         now,
-        files_close_ns: now.monotonic_ns + CLOSE_FILES_NS,
     };
     driver.turn_until_drained()
 }
@@ -96,8 +92,6 @@ struct Driver<F> {
     /// Empty: kept for its allocation, in which operations lie while they are carried out.
     batch: Ops,
     now: Now,
-    /// When idle files are closed next, in monotonic ns.
-    files_close_ns: u64,
 }
 
 impl<F: FnMut(Outward)> Driver<F> {
@@ -113,10 +107,7 @@ impl<F: FnMut(Outward)> Driver<F> {
             self.read_mail();
             self.deliver(Event::Turn);
             self.listeners.wake(&self.epoll, self.now)?;
-            if self.now.monotonic_ns >= self.files_close_ns {
-                self.files_close_ns = self.now.monotonic_ns + CLOSE_FILES_NS;
-                self.sender.close_idle_files();
-            }
+            self.sender.close_idle_files(self.now);
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             if loop_ns > self.counters.loop_ns_max.value() {
                 self.counters.loop_ns_max.set(loop_ns);
@@ -144,8 +135,7 @@ impl<F: FnMut(Outward)> Driver<F> {
         if !self.to_receive.is_empty() {
             return EpollTimeout::ZERO;
         }
-        let files = self.sender.keeps_files().then_some(self.files_close_ns);
-        let deadlines = [self.shard.deadline_ns(), self.listeners.deadline_ns(), files];
+        let deadlines = [self.shard.deadline_ns(), self.listeners.deadline_ns(), self.sender.deadline_ns()];
         let Some(deadline_ns) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
         // Rounded up: a wait that ends before the deadline would be repeated until it comes.
         let wait_ms = deadline_ns.saturating_sub(self.now.monotonic_ns).div_ceil(1_000_000);

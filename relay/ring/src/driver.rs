@@ -17,13 +17,13 @@ use millrace_engine::event::{Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, ShardId};
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
+use millrace_send::clock;
 use millrace_send::socket::reset_on_close;
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
 use socket2::SockRef;
 
 use crate::bring_in::{BringIn, READS_MAX, Waiting};
 use crate::buffers::{self, Buffers, GROUP};
-use crate::clock;
 use crate::listeners::Listeners;
 use crate::ring::{self, Ring, Size};
 use crate::table::Table;
@@ -112,6 +112,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             self.reap(&mut reaped);
             self.read_mail();
             self.deliver(Event::Turn);
+            self.sender.close_idle_files(self.now);
             let loop_ns = clock::now().monotonic_ns - self.now.monotonic_ns;
             if loop_ns > self.counters.loop_ns_max.value() {
                 self.counters.loop_ns_max.set(loop_ns);
@@ -135,8 +136,8 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn wait(&mut self) -> io::Result<()> {
-        let deadline_ns =
-            [self.shard.deadline_ns(), self.listeners.deadline_ns()].into_iter().flatten().min();
+        let deadlines = [self.shard.deadline_ns(), self.listeners.deadline_ns(), self.sender.deadline_ns()];
+        let deadline_ns = deadlines.into_iter().flatten().min();
         let timeout = deadline_ns.map(|at| Duration::from_nanos(at.saturating_sub(self.now.monotonic_ns)));
         if timeout == Some(Duration::ZERO) {
             return self.ring.wait(timeout);

@@ -14,7 +14,6 @@
 
 mod bring_in;
 mod buffers;
-mod clock;
 mod driver;
 mod listeners;
 mod mapping;

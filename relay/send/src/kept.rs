@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
+use millrace_engine::ids::Now;
 use millrace_pagecache::OpenFile;
 
 /// Files kept at most. Those of more contents than this, sent from at the same time, are opened more often.
 const FILES_MAX: usize = 256;
+
+/// A file is closed when nothing was sent from it for this long, or up to twice as long.
+const IDLE_NS: u64 = 1_000_000_000;
 
 /// The files that were sent from lately.
 #[derive(Debug, Default)]
@@ -14,6 +18,8 @@ pub(crate) struct KeptFiles {
     files: Vec<Kept>,
     /// Which file makes room for the next one.
     hand: usize,
+    /// When idle files are closed next, in monotonic nanoseconds.
+    close_at_ns: u64,
 }
 
 #[derive(Debug)]
@@ -40,13 +46,16 @@ impl KeptFiles {
         }
     }
 
-    /// Whether none is kept.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+    /// When [`close_idle`](KeptFiles::close_idle) has something to do, in monotonic nanoseconds.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        (!self.files.is_empty()).then_some(self.close_at_ns)
     }
 
-    /// Lets go of the files that were not used since the last call.
-    pub(crate) fn close_idle(&mut self) {
-        self.files.retain_mut(|kept| std::mem::take(&mut kept.used));
+    /// When it is time, lets go of the files that were not used since the last time.
+    pub(crate) fn close_idle(&mut self, now: Now) {
+        if now.monotonic_ns >= self.close_at_ns {
+            self.close_at_ns = now.monotonic_ns + IDLE_NS;
+            self.files.retain_mut(|kept| std::mem::take(&mut kept.used));
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use millrace_engine::counters::Counters;
 use millrace_engine::event::Sent;
+use millrace_engine::ids::Now;
 use millrace_engine::output::Output;
 use nix::errno::Errno;
 
@@ -132,16 +133,16 @@ impl Sender {
         })
     }
 
-    /// Closes the files that nothing was sent from since the last call. Back ends call it about once a second, so that what was removed
-    /// from the store gives its space back.
-    pub fn close_idle_files(&mut self) {
-        self.kept.close_idle();
+    /// Closes files that nothing was sent from lately, so that what was removed from the store gives its space back. To be called in
+    /// every loop; it acts about once a second.
+    pub fn close_idle_files(&mut self, now: Now) {
+        self.kept.close_idle(now);
     }
 
-    /// Whether [`close_idle_files`](Sender::close_idle_files) has something to do.
+    /// When [`close_idle_files`](Sender::close_idle_files) is due although nothing happens, in monotonic nanoseconds.
     #[must_use]
-    pub fn keeps_files(&self) -> bool {
-        !self.kept.is_empty()
+    pub fn deadline_ns(&self) -> Option<u64> {
+        self.kept.deadline_ns()
     }
 
     fn count_references(&self, plan: &Plan<'_>, sent: u64) {

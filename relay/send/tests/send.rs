@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use millrace_engine::event::Sent;
+use millrace_engine::ids::Now;
 use millrace_engine::output::Output;
 use millrace_send::{Outcome, Residency, SendPath};
 use support::{Bench, Random, Stored, receive, send_all, tcp_pair};
@@ -204,7 +205,9 @@ fn a_parked_reader_gets_the_right_bytes_though_the_file_is_gone() {
         }
         drop(output);
         stored.remove();
-        bench.close_idle_files();
+        for second in [10, 20] {
+            bench.close_idle_files(Now { monotonic_ns: second * 1_000_000_000, unix_s: 0 });
+        }
         drop(bench);
         drop(socket);
         let mut received = Vec::new();

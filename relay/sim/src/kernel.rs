@@ -1,7 +1,7 @@
 //! The simulated kernel: carries out a shard's operations on model sockets, and delivers events in an order and in portions that a
 //! seed decides. It holds the shard to its side of the contract and panics, naming what was broken, when it does not keep it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use millrace_engine::counters::Counters;
@@ -15,8 +15,10 @@ use millrace_engine::shard::{Config, Identity, Shard};
 use millrace_pagecache::content::Content;
 use millrace_proto::id::ContentId;
 
+use crate::cap::CapWatch;
 use crate::random::Random;
 use crate::socket::{Ended, Socket, Told};
+use crate::trace::Trace;
 
 /// What may go wrong, and how finely things are cut.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Faults {
     pub socket_bytes: usize,
     /// One send in so many finds the disk unreadable; 0 for never.
     pub unreadable_one_in: u64,
+    /// One connection in so many is passed over in a loop, as if its readiness came late; 0 for never.
+    pub late_one_in: u64,
 }
 
 impl Default for Faults {
@@ -38,6 +42,7 @@ impl Default for Faults {
             send_bytes_max: u64::MAX,
             socket_bytes: 256 * 1024,
             unreadable_one_in: 0,
+            late_one_in: 0,
         }
     }
 }
@@ -62,6 +67,8 @@ pub struct Kernel {
     random: Random,
     now: Now,
     ops: Ops,
+    cap: CapWatch,
+    trace: Trace,
     /// Questions for the control thread, unanswered.
     pub questions: Vec<(ConnId, Question)>,
     /// Demands so far, oldest first.
@@ -96,6 +103,8 @@ impl Kernel {
             random: Random::new(seed),
             now: Now { monotonic_ns: 1_000_000_000, unix_s: 1_800_000_000 },
             ops: Ops::new(),
+            cap: CapWatch::default(),
+            trace: Trace::default(),
             questions: Vec::new(),
             demands: Vec::new(),
             counters,
@@ -107,6 +116,45 @@ impl Kernel {
     #[must_use]
     pub fn now(&self) -> Now {
         self.now
+    }
+
+    /// Changes what may go wrong from here on, in sockets that are open too, but for their size.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// Changes the egress cap.
+    pub fn set_egress(&mut self, rate: Option<u64>) {
+        self.ledger.egress.set_rate(rate);
+        self.cap.set_rate(self.now, rate);
+    }
+
+    /// A number that stands for everything that has happened: two runs that differ in anything differ in it.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.trace.0
+    }
+
+    /// Whether the relay has closed the connection: no event of it follows.
+    pub fn is_closed(&mut self, conn: ConnId) -> bool {
+        self.socket(conn).closed
+    }
+
+    /// Whether the relay has closed every connection there ever was.
+    #[must_use]
+    pub fn is_closed_everywhere(&self) -> bool {
+        self.sockets.iter().all(|(_, socket)| socket.closed)
+    }
+
+    /// Whether the ledger counts no connection of 192.0.2.`host`.
+    #[must_use]
+    pub fn is_forgotten(&self, host: u8) -> bool {
+        let address = IpAddr::from([192, 0, 2, host]);
+        let is_first = self.ledger.addresses.enter(address, 1);
+        if is_first {
+            self.ledger.addresses.leave(address);
+        }
+        is_first
     }
 
     /// Lets time pass.
@@ -152,7 +200,9 @@ impl Kernel {
     pub fn peer_read(&mut self, conn: ConnId, count: usize) -> Vec<u8> {
         let socket = self.socket(conn);
         let count = count.min(socket.outbound.len());
-        socket.outbound.drain(..count).collect()
+        let bytes: Vec<u8> = socket.outbound.drain(..count).collect();
+        self.trace.note_read(conn, &bytes);
+        bytes
     }
 
     /// How the relay ended the connection, once it has, and all that it sent before is read.
@@ -191,7 +241,10 @@ impl Kernel {
         }
         let mut happened = false;
         for conn in order {
-            happened |= self.deliver_ready(conn);
+            let late = self.faults.late_one_in;
+            if late == 0 || !self.random.one_in(late) {
+                happened |= self.deliver_ready(conn);
+            }
         }
         let loops = self.counters.served_http_bytes.value() + self.counters.served_bittorrent_bytes.value();
         self.deliver(Event::Turn);
@@ -247,6 +300,7 @@ impl Kernel {
     }
 
     fn deliver(&mut self, event: Event<'_>) {
+        self.trace.note_event(self.now, &event);
         let mut ops = std::mem::take(&mut self.ops);
         self.shard.handle(self.now, event, &mut ops);
         for op in ops.drain(..) {
@@ -256,6 +310,10 @@ impl Kernel {
     }
 
     fn carry_out(&mut self, op: Op) {
+        self.trace.note_op(&op);
+        if let Op::Receive { conn } | Op::PauseReceive { conn } | Op::Shutdown { conn } = op {
+            assert!(!self.socket(conn).closed, "{op:?} after the close");
+        }
         match op {
             Op::Receive { conn } => self.socket(conn).receiving = true,
             Op::PauseReceive { conn } => self.socket(conn).receiving = false,
@@ -285,19 +343,25 @@ impl Kernel {
         assert!(!output.is_empty(), "a send of nothing");
         let at = self.sockets.iter().position(|(id, _)| *id == conn).unwrap_or(usize::MAX);
         let socket = &mut self.sockets[at].1;
-        assert!(!socket.closed && !socket.sending, "two sends at once, or one after the end");
+        assert!(!socket.closed, "a send after the close");
+        assert!(!socket.blocked, "a send into a socket that takes nothing");
         assert!(socket.ended.is_none(), "a send after the shutdown");
-        let outcome = if fails && output.content().is_some() {
+        let outcome = if socket.peer_reset {
+            Sent::Broken
+        } else if fails && output.content().is_some() {
             Sent::Unreadable
         } else {
             let budget = usize::try_from(most).unwrap_or(usize::MAX).min(socket.free());
             let sent = copy_parts(output.parts(), output.content(), budget, &mut socket.outbound);
             let blocked = sent == 0 || socket.free() == 0;
             socket.blocked = blocked;
+            self.cap.note_sent(self.now, sent as u64);
             Sent::Bytes { bytes: sent as u64, blocked }
         };
         let mut ops = Ops::new();
-        self.shard.handle(self.now, Event::Sent { conn, outcome }, &mut ops);
+        let event = Event::Sent { conn, outcome };
+        self.trace.note_event(self.now, &event);
+        self.shard.handle(self.now, event, &mut ops);
         for op in ops {
             self.carry_out(op);
         }

@@ -6,9 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+mod cap;
 pub mod disk;
 pub mod kernel;
 pub mod peer;
 pub mod pull;
 pub mod random;
 pub mod socket;
+mod trace;
+pub mod world;

@@ -32,8 +32,6 @@ pub struct Socket {
     pub(crate) ended: Option<Ended>,
     /// The relay has closed it: its slot may be used again.
     pub(crate) closed: bool,
-    /// A send is under way.
-    pub(crate) sending: bool,
 }
 
 /// Whether the relay knows of an end.
@@ -55,7 +53,6 @@ impl Socket {
             peer_reset: false,
             ended: None,
             closed: false,
-            sending: false,
         }
     }
 

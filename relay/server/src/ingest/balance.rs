@@ -140,6 +140,12 @@ impl Balance {
         }
     }
 
+    /// Whether all origins but this one are given up.
+    #[must_use]
+    pub fn is_alone(&self, origin: usize) -> bool {
+        self.origins.iter().enumerate().all(|(other, standing)| other == origin || standing.given_up)
+    }
+
     /// Whether no origin is left to ask, now or later.
     #[must_use]
     pub fn is_given_up(&self) -> bool {

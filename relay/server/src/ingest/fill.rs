@@ -59,29 +59,24 @@ async fn fill_to_end(
     first: Option<First>,
     show: &impl Fn(Running),
 ) -> Result<(), End> {
-    let is_pulled = !content.is_complete() && !content.is_imported();
-    if is_pulled {
-        show(Running::Other);
+    // Shown before anything waits, so that a pause finds it and the first range still comes to its end.
+    let pull =
+        (!content.is_growing()).then(|| Pull::new(Arc::clone(context), Arc::clone(content), sources.clone()));
+    show(pull.clone().map_or(Running::Other, Running::Pull));
+    if !content.is_complete() && !content.is_imported() {
         make_room(context, content).await?;
         content.set_error(None);
-        context.change(content, State::Pulling);
-    }
-    if content.is_growing() {
-        let ended = growing::fill(context, content, sources, first).await;
-        if ended != End::Complete {
-            return Err(ended);
+        if content.state() != State::Paused {
+            context.change(content, State::Pulling);
         }
-        let settled = settle(context, content).await?;
-        return finish(context, &settled, sources, show).await;
     }
-    let pull = Pull::new(Arc::clone(context), Arc::clone(content), sources.clone());
-    show(Running::Pull(Rc::clone(&pull)));
-    let digesting = spawn_digest(context, content);
-    let ended = pull.run(first).await;
-    if ended != End::Complete {
-        return Err(ended);
-    }
-    complete(context, content, sources, digesting).await
+    let Some(pull) = pull else {
+        return match growing::fill(context, content, sources, first).await {
+            End::Complete => finish(context, &settle(context, content).await?, sources, show).await,
+            end => Err(end),
+        };
+    };
+    fill_ranges(context, content, sources, pull, first).await
 }
 
 /// Hashes what a growing content became.
@@ -93,8 +88,18 @@ async fn finish(
 ) -> Result<(), End> {
     let pull = Pull::new(Arc::clone(context), Arc::clone(content), sources.clone());
     show(Running::Pull(Rc::clone(&pull)));
+    fill_ranges(context, content, sources, pull, None).await
+}
+
+async fn fill_ranges(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    sources: &Sources,
+    pull: Rc<Pull>,
+    first: Option<First>,
+) -> Result<(), End> {
     let digesting = spawn_digest(context, content);
-    match pull.run(None).await {
+    match pull.run(first).await {
         End::Complete => complete(context, content, sources, digesting).await,
         end => Err(end),
     }
@@ -212,8 +217,12 @@ async fn save(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End>
 async fn fail(context: &Arc<Context>, content: &Arc<Content>, error: &str) {
     tracing::error!(content = %content.id(), name = content.name(), "pull failed: {error}");
     content.set_error(Some(error));
-    context.change(content, State::Failed);
-    if let Err(End::Failed(also)) = commit(context, content).await {
+    // Growing contents cannot go on later, so nothing of them is kept.
+    if !content.is_growing()
+        && let Err(End::Failed(also)) = commit(context, content).await
+    {
         tracing::warn!(content = %content.id(), "what was verified could not be kept: {also}");
     }
+    // The state comes last: who sees it may start the pull again.
+    context.change(content, State::Failed);
 }

@@ -10,7 +10,7 @@ use millrace_pagecache::content::Content;
 use reqwest::Response;
 
 use super::answer::{Accepted, Body};
-use super::balance::{Balance, Fate};
+use super::balance::Balance;
 use super::client::FetchError;
 use super::context::Context;
 use super::planner::RANGE_BYTES_MAX;
@@ -63,11 +63,7 @@ pub(super) async fn fill(
         context.metrics.retries.increment();
         let url = sources.origins[origin].shown();
         tracing::warn!(content = %content.id(), origin = %url, "{error}");
-        let fate = match error.fate() {
-            Fate::GiveUp => Fate::GiveUp,
-            rest @ Fate::Rest(_) => rest,
-        };
-        balance.failed(origin, now_ms, fate, context.dice(), format!("{url}: {error}"));
+        balance.failed(origin, now_ms, error.fate(), context.dice(), format!("{url}: {error}"));
     }
 }
 

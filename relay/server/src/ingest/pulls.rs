@@ -193,14 +193,17 @@ impl Pulls {
     /// No such content.
     pub(super) fn resume(self: &Rc<Self>, id: ContentId) -> Result<(), AddError> {
         let content = self.context.store.get(id).ok_or(AddError::Absent)?;
-        let finished = content.is_complete() || content.is_imported();
-        match content.state() {
-            State::Paused if finished => self.context.change(&content, State::Complete),
-            State::Paused => self.context.change(&content, State::Queued),
-            _ => {}
+        if content.state() == State::Paused {
+            let finished = content.is_complete() || content.is_imported();
+            let under_way = self.running.borrow().contains_key(&id);
+            let state = match (finished, under_way) {
+                (true, _) => State::Complete,
+                (false, true) => State::Pulling,
+                (false, false) => State::Queued,
+            };
+            self.context.change(&content, state);
         }
         if let Some(Entry { running: Running::Pull(pull), .. }) = self.running.borrow().get(&id) {
-            self.context.change(&content, State::Pulling);
             pull.resume();
             return Ok(());
         }

@@ -71,6 +71,8 @@ pub(super) struct Pull {
     bad: RefCell<HashMap<u32, u32>>,
     /// Origins that do not understand `If-Range`.
     unconditional: RefCell<HashSet<usize>>,
+    /// Origins that answer with the whole whatever is asked: they get one request at a time, with nothing beside it.
+    wholes: RefCell<HashSet<usize>>,
     end: RefCell<Option<End>>,
     wake: Notify,
     paused: Cell<bool>,
@@ -101,6 +103,7 @@ impl Pull {
             contributors: RefCell::default(),
             bad: RefCell::default(),
             unconditional: RefCell::default(),
+            wholes: RefCell::default(),
             end: RefCell::default(),
             wake: Notify::new(),
             paused: Cell::new(false),
@@ -181,6 +184,9 @@ impl Pull {
             let demanded_only = busy >= usual;
             let extra = if demanded_only { DEMAND_REQUESTS } else { 0 };
             let Some(origin) = self.balance.borrow().choose(self.now_ms(), extra) else { return false };
+            if busy > 0 && self.wholes.borrow().contains(&origin) {
+                return false;
+            }
             let Some(permit) = self.context.budget.try_request() else { return true };
             let Some(range) = self.planner.borrow_mut().next(demanded_only) else { return false };
             self.begin(origin);

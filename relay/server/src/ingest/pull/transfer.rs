@@ -11,6 +11,7 @@ use reqwest::Response;
 
 use super::{End, Pull};
 use crate::ingest::answer::{Accepted, Body, Refused, Validators};
+use crate::ingest::balance::Fate;
 use crate::ingest::client::FetchError;
 
 /// Why a transfer ended before its end.
@@ -99,6 +100,7 @@ impl Pull {
         let is_whole = matches!(accepted.body, Body::Whole(_));
         if is_whole {
             self.unconditional.borrow_mut().insert(flow.origin);
+            self.wholes.borrow_mut().insert(flow.origin);
         }
         if is_whole && span.length != range.end - range.start {
             if self.in_flight.get() > 1 {
@@ -213,7 +215,14 @@ impl Pull {
         let text = format!("{url}: {error}");
         tracing::warn!(content = %self.content.id(), origin = %url, "{error}");
         let dice = self.context.dice();
-        self.balance.borrow_mut().failed(origin, self.now_ms(), error.fate(), dice, text);
+        let alone = self.balance.borrow().is_alone(origin);
+        let fate = match error {
+            // It may have the whole once nothing else is under way; beside origins that answer ranges it is of no use.
+            FetchError::Refused(Refused::RangeIgnored) if alone => Fate::Rest(None),
+            FetchError::Refused(Refused::RangeIgnored) => Fate::GiveUp,
+            error => error.fate(),
+        };
+        self.balance.borrow_mut().failed(origin, self.now_ms(), fate, dice, text);
         if matches!(error, FetchError::Refused(Refused::Changed(_))) && self.balance.borrow().is_given_up() {
             self.stop(End::Changed(error.to_string()));
         }

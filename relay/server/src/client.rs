@@ -111,16 +111,15 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
 /// Runs a command that speaks to a relay.
 pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<(), Failure> {
     let act = |args: &crate::cli::ContentArgs, action: &str| {
-        let client = Client::new(&args.client, environment)?;
         let path = format!("/v1/contents/{}/{action}", segment(&args.id)?);
-        let answer = client.ask(Method::POST, &path, None)?;
+        let answer = Client::new(&args.client, environment)?.ask(Method::POST, &path, None)?;
         show_content(&args.client, answer.body)
     };
     match command {
         Command::Add(args) => add(args, environment),
         Command::Remove(args) => {
-            let client = Client::new(&args.client, environment)?;
-            client.ask(Method::DELETE, &format!("/v1/contents/{}", segment(&args.id)?), None)?;
+            let path = format!("/v1/contents/{}", segment(&args.id)?);
+            Client::new(&args.client, environment)?.ask(Method::DELETE, &path, None)?;
             println(&if args.client.json {
                 json!({"removed": args.id}).to_string()
             } else {
@@ -219,9 +218,10 @@ fn line(content: &ContentStatus) -> String {
 }
 
 fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    let path = args.id.as_deref().map(|id| segment(id).map(|id| format!("/v1/contents/{id}"))).transpose()?;
     let client = Client::new(&args.client, environment)?;
-    if let Some(id) = &args.id {
-        let answer = client.ask(Method::GET, &format!("/v1/contents/{}", segment(id)?), None)?;
+    if let Some(path) = path {
+        let answer = client.ask(Method::GET, &path, None)?;
         return show_content(&args.client, answer.body);
     }
     let relay = client.ask(Method::GET, "/v1/status", None)?.body;

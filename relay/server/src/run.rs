@@ -39,6 +39,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("millrace-relay: name a command, such as serve, demo or doctor; see --help");
+            return ExitCode::from(2);
+        }
         Err(error) => {
             eprintln!("millrace-relay: {}", one_line(&error.render().to_string()));
             return ExitCode::from(2);

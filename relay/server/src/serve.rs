@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     let terminal = Terminal::new();
     logging::start(config.log_format, terminal.log_writer());
     let sources = config.sources.clone();
-    let running = Running::start(config).map_err(anyhow::Error::from)?;
+    let running = Running::start(config).map_err(|error| anyhow!("{error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

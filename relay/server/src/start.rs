@@ -41,10 +41,11 @@ pub enum StartError {
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
     /// The store cannot be opened.
-    #[error(
-        "the store cannot be used: {0}; choose another with --store, or see to it that this user may write there"
-    )]
-    Store(#[source] StoreError),
+    #[error("{0}; name another folder with --store, or see to it that this user may write there")]
+    Store(StoreError),
+    /// Another relay has the store open.
+    #[error("{0}")]
+    StoreInUse(StoreError),
     /// `--io uring` was asked for and is not to be had.
     #[error("--io uring was asked for, and {0}")]
     NoUring(String),
@@ -199,11 +200,19 @@ fn choose_backend(io: Io) -> Result<(bool, Choice), StartError> {
 
 fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
     let options = Options { capacity: config.capacity, ..Options::default() };
-    let store = Store::open(&config.store, options).map_err(StartError::Store)?;
+    let store = Store::open(&config.store, options).map_err(store_error)?;
     for problem in store.problems() {
         tracing::error!(folder = %problem.folder.display(), error = %problem.error, "a content is left out: its files are as they were");
     }
     Ok(Arc::new(store))
+}
+
+fn store_error(error: StoreError) -> StartError {
+    if matches!(error, StoreError::InUse(_)) {
+        StartError::StoreInUse(error)
+    } else {
+        StartError::Store(error)
+    }
 }
 
 /// Every socket that others see.

@@ -1,0 +1,277 @@
+//! The real program, as an operator meets it: exit statuses, errors of one line that say what to do, signals.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Time that a start or an end may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace-relay"));
+    command
+        .args(arguments)
+        .env_remove("MILLRACE_ADMIN")
+        .env_remove("STATE_DIRECTORY")
+        .env_remove("RUNTIME_DIRECTORY");
+    command
+}
+
+/// Runs to the end; the exit status and the last line of stderr are as expected.
+#[track_caller]
+fn check(arguments: &[&str], status: i32, said: &[&str]) -> Output {
+    let output = program(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {stderr}");
+    let last = stderr.lines().last().unwrap_or_default();
+    for part in said {
+        assert!(last.contains(part), "{arguments:?}: `{last}` lacks `{part}`");
+    }
+    output
+}
+
+/// A folder of one test, empty at its start, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("mr-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A relay as a process of its own.
+struct Relay {
+    child: Child,
+    http: u16,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Relay {
+    fn start(folder: &Folder, sources: &[&str]) -> Relay {
+        let http = free_port();
+        let mut command = program(&["serve"]);
+        command.args(sources).args(["--store", &folder.path("store"), "--admin", &folder.path("admin.sock")]);
+        command.args([
+            "--http",
+            &format!("127.0.0.1:{http}"),
+            "--bt",
+            "127.0.0.1:0",
+            "--metrics",
+            "off",
+            "--cores",
+            "0",
+        ]);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut relay = Relay { child, http };
+        relay.until("it answers", |relay| relay.get("/readyz").starts_with("HTTP/1.1 200"));
+        relay
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&mut Self) -> bool) {
+        let started = Instant::now();
+        while !is_so(self) {
+            assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.http)) else { return String::new() };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut answer = Vec::new();
+        let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    fn exit_status(&mut self) -> Option<i32> {
+        self.until("it ends", |relay| relay.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_one_line() {
+    check(&[], 2, &["name a command"]);
+    check(&["serve", "--stroe", "x"], 2, &["--store"]);
+    check(&["serve", "--http", "8080"], 2, &["--http", "127.0.0.1:8080"]);
+    check(&["serve", "--egress", "fast"], 2, &["--egress", "2Gbit/s"]);
+    check(&["serve", "--cores", "9999"], 2, &["--cores", "9999"]);
+    check(&["serve", "--io", "magic"], 2, &["--io", "auto, uring or epoll"]);
+    check(&["remove", "nonsense"], 2, &["nonsense", "status"]);
+    check(&["caps", "set", "egress.http=5"], 2, &["egress.http", "egress.total"]);
+    check(&["top"], 2, &["later version"]);
+}
+
+#[test]
+fn the_configuration_file_is_named_with_its_line_and_key() {
+    let folder = Folder::new("config");
+    let file = folder.path("relay.toml");
+    std::fs::write(&file, "http = \"127.0.0.1:0\"\n\ncapactiy = \"5GB\"\n").unwrap();
+    check(&["serve", "--config", &file], 2, &[&format!("{file}:3"), "`capactiy`"]);
+    check(&["serve", "--config", &folder.path("none.toml")], 2, &["none.toml", "--config"]);
+    std::fs::write(&file, "capacity = \"5GB\"\n").unwrap();
+    let output = check(&["serve", "--config", &file, "--check-config"], 0, &[]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("5000000000"));
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_refused_before_anything_starts() {
+    let path = format!("/{}", "s".repeat(107));
+    check(&["serve", "--admin", &path], 2, &["108 bytes", "107", "--admin"]);
+    check(&["status", "--admin", &path], 2, &["108 bytes"]);
+}
+
+#[test]
+fn an_occupied_port_and_an_unusable_store_are_status_1() {
+    let folder = Folder::new("occupied");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let rest = ["--bt", "127.0.0.1:0", "--metrics", "off", "--cores", "0"];
+    let with = |more: &[&str]| {
+        [&["serve"][..], more, &rest[..]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = |arguments: Vec<String>, said: &[&str]| {
+        check(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 1, said);
+    };
+    run(with(&["--store", &folder.path("store"), "--http", &address]), &[&address, "in use", "--http"]);
+    let file = folder.path("file");
+    std::fs::write(&file, "not a folder").unwrap();
+    run(with(&["--store", &file, "--http", "127.0.0.1:0"]), &["--store"]);
+    assert!(!Path::new(&folder.path("store/admin.sock")).exists());
+}
+
+#[test]
+fn commands_without_a_relay_say_where_they_looked() {
+    let folder = Folder::new("alone");
+    let admin = folder.path("admin.sock");
+    check(&["status", "--admin", &admin], 1, &[&admin, "serve"]);
+    check(&["verify", "--store", &folder.path("none")], 1, &["no store", "--store"]);
+}
+
+#[test]
+fn help_shows_defaults() {
+    let output = check(&["serve", "--help"], 0, &[]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    for default in ["[::]:8080", "[::]:6881", "127.0.0.1:9185", "millrace-store", "unlimited", "auto", "text"]
+    {
+        assert!(help.contains(default), "{default}");
+    }
+}
+
+#[test]
+fn sigterm_drains_and_what_was_served_is_there_again_afterwards() {
+    let folder = Folder::new("sigterm");
+    let source = folder.path("seven.bin");
+    std::fs::write(&source, vec![7; 100_000]).unwrap();
+    let mut relay = Relay::start(&folder, &[&source]);
+    relay.until("it is complete", |relay| relay.get("/index.json").contains("\"state\":\"complete\""));
+    let before = relay.get("/index.json");
+    let listed = check(&["status", "--admin", &folder.path("admin.sock")], 0, &[]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("seven.bin"));
+    // The store is locked: the running relay verifies.
+    let verified =
+        check(&["verify", "--store", &folder.path("store"), "--admin", &folder.path("admin.sock")], 0, &[]);
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("0 damaged"));
+    check(
+        &[
+            "serve",
+            "--store",
+            &folder.path("store"),
+            "--http",
+            "127.0.0.1:0",
+            "--bt",
+            "127.0.0.1:0",
+            "--metrics",
+            "off",
+        ],
+        1,
+        &["in use by another process"],
+    );
+    relay.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(relay.exit_status(), Some(0));
+    assert!(!Path::new(&folder.path("admin.sock")).exists(), "the socket goes with the relay");
+
+    let mut again = Relay::start(&folder, &[]);
+    again.until("it is listed", |relay| relay.get("/index.json").contains("seven.bin"));
+    let id = |index: &str| index.split("\"id\":\"").nth(1).map(|rest| rest[..26].to_owned());
+    assert_eq!(id(&before), id(&again.get("/index.json")));
+    // Over the admin socket it drains as well.
+    check(&["drain", "--admin", &folder.path("admin.sock")], 0, &[]);
+    assert_eq!(again.exit_status(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let folder = Folder::new("second");
+    let source = folder.path("big.bin");
+    std::fs::write(&source, vec![1; 64 << 20]).unwrap();
+    let mut relay = Relay::start(&folder, &[&source]);
+    relay.until("it is complete", |relay| relay.get("/index.json").contains("\"state\":\"complete\""));
+    let index = relay.get("/index.json");
+    let path = index.split("\"http_url\":\"http://").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let path = &path[path.find('/').unwrap()..];
+    // A reader that takes its time holds the drain up.
+    let mut slow = TcpStream::connect(("127.0.0.1", relay.http)).unwrap();
+    slow.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    slow.read_exact(&mut [0; 1024]).unwrap();
+    relay.signal(nix::sys::signal::Signal::SIGTERM);
+    relay.until("it drains", |relay| TcpStream::connect(("127.0.0.1", relay.http)).is_err());
+    assert!(relay.child.try_wait().unwrap().is_none(), "the reader is still served");
+    relay.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(relay.exit_status(), Some(1));
+}
+
+#[test]
+fn damage_is_found_offline() {
+    let folder = Folder::new("damage");
+    let source = folder.path("file.bin");
+    std::fs::write(&source, vec![3; 300_000]).unwrap();
+    let mut relay = Relay::start(&folder, &[&source]);
+    relay.until("it is complete", |relay| relay.get("/index.json").contains("\"state\":\"complete\""));
+    relay.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(relay.exit_status(), Some(0));
+    let contents = std::fs::read_dir(folder.path("store/contents")).unwrap().next().unwrap().unwrap().path();
+    let stored = contents.join("data/file.bin");
+    if !stored.exists() {
+        // Served from where it is: nothing of it is stored.
+        return;
+    }
+    let mut bytes = std::fs::read(&stored).unwrap();
+    bytes[200_000] ^= 1;
+    std::fs::write(&stored, bytes).unwrap();
+    let output = program(&["verify", "--store", &folder.path("store"), "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["damaged"], 1);
+    assert_eq!(report["contents"][0]["damaged_pieces"].as_array().unwrap().len(), 1);
+}

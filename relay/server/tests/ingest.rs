@@ -2,6 +2,8 @@
 //!
 //! Ingest and store run in this process without shards; the origin's own access log is the judge of what was asked.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "support/origin.rs"]
 mod origin;
 
@@ -420,6 +422,26 @@ fn a_failed_pull_is_resumed_where_it_stopped() {
     relay.runtime.block_on(relay.ingest.resume(content.id())).unwrap();
     check_bytes(&relay.wait_complete(content.id()), SEED, 3 * LENGTH);
     assert_eq!(origin.sent(), 3 * LENGTH);
+}
+
+#[test]
+fn what_does_not_fit_the_store_fails_with_what_to_do() {
+    let origin = Origin::single(LENGTH, SEED, Behaviour::default());
+    let relay = Relay::new();
+    let other = relay.folder.join("small");
+    let store = Arc::new(Store::open(&other, Options { capacity: Some(MIB), ..Options::default() }).unwrap());
+    let config = IngestConfig { store: other, ..config() };
+    let (ingest, thread) = Ingest::start(config, Arc::clone(&store), Shards::default()).unwrap();
+    let content = relay.runtime.block_on(ingest.add(from(&origin.file_url()))).unwrap();
+    let start = Instant::now();
+    while content.state() != State::Failed {
+        assert!(start.elapsed() < PATIENCE, "{content:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let error = content.error().unwrap();
+    assert!(error.contains("disk full: free space under") && error.contains("--capacity"), "{error}");
+    ingest.stop();
+    thread.join().unwrap();
 }
 
 /// A torrent of what `url` has, made by a relay.

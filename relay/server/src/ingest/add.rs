@@ -133,9 +133,9 @@ impl Pulls {
                 tokio::time::sleep(Duration::from_millis(at - now_ms)).await;
                 continue;
             };
-            let origin = &origins[index];
+            let (origin, asked_at) = (&origins[index], std::time::Instant::now());
             match context.clients.fetch(origin, &origin.url, &(0..RANGE_BYTES_MAX), None, false).await {
-                Ok((response, accepted)) => return Ok(First { origin: index, response, accepted }),
+                Ok((response, accepted)) => return Ok(First { origin: index, response, accepted, asked_at }),
                 Err(error) => {
                     let fate = error.fate();
                     if matches!(fate, Fate::Rest(_)) {

@@ -75,6 +75,7 @@ async fn read_once(
     first: Option<First>,
 ) -> Result<(), Halt> {
     let origin = &sources.origins[index];
+    let asked_at = first.as_ref().map_or_else(Instant::now, |first| first.asked_at);
     let (mut response, accepted) = match first {
         Some(first) => (first.response, first.accepted),
         None => {
@@ -84,7 +85,7 @@ async fn read_once(
         }
     };
     check_whole(&accepted)?;
-    pour(context, content, &mut response).await
+    pour(context, content, &mut response, asked_at).await
 }
 
 /// An origin that suddenly knows its length, or ranges, is another one.
@@ -97,13 +98,17 @@ fn check_whole(accepted: &Accepted) -> Result<(), Halt> {
     }
 }
 
-async fn pour(context: &Arc<Context>, content: &Arc<Content>, response: &mut Response) -> Result<(), Halt> {
+async fn pour(
+    context: &Arc<Context>,
+    content: &Arc<Content>,
+    response: &mut Response,
+    asked_at: Instant,
+) -> Result<(), Halt> {
     let (mut at, mut fresh) = (0, Instant::now());
-    let started = Instant::now();
     while let Some(chunk) = context.clients.chunk(response).await.map_err(Halt::Fetch)? {
         let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        if at == 0 {
-            context.metrics.first_byte(started.elapsed());
+        if content.visible_bytes() == 0 {
+            context.metrics.first_byte(asked_at.elapsed());
         }
         context.metrics.origin_bytes.add(bytes);
         content.counters().origin_bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -2,7 +2,12 @@
 //!
 //! Its files are a pure function of seed and position, so they have any size without storage and every byte can be checked. One
 //! thread a connection; everything ends with the process.
-#![allow(dead_code, missing_docs, reason = "each test program uses its own part of it")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test program uses its own part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test may panic, and runs on 64 bits"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};

@@ -55,6 +55,8 @@ pub(super) struct First {
     pub response: Response,
     /// What it holds.
     pub accepted: Accepted,
+    /// When it was asked for.
+    pub asked_at: Instant,
 }
 
 /// A pull under way.
@@ -82,6 +84,8 @@ pub(super) struct Pull {
     committed_bytes: Cell<u64>,
     committed_at: Cell<Instant>,
     committing: Cell<bool>,
+    /// Bytes here, and when, as of the last status: what the rate is worked out from.
+    measured: Cell<(u64, Instant)>,
     started: Instant,
 }
 
@@ -113,6 +117,7 @@ impl Pull {
             committed_bytes: Cell::new(0),
             committed_at: Cell::new(Instant::now()),
             committing: Cell::new(false),
+            measured: Cell::new((0, Instant::now())),
             started: Instant::now(),
             context,
             content,
@@ -146,7 +151,8 @@ impl Pull {
         self.check_what_is_here();
         let mut tick = tokio::time::interval(TICK);
         loop {
-            if let Some(end) = self.end.borrow_mut().take() {
+            let ended = self.end.borrow_mut().take();
+            if let Some(end) = ended {
                 transfers.shutdown().await;
                 self.publish_status();
                 return end;
@@ -192,7 +198,7 @@ impl Pull {
             self.begin(origin);
             let pull = Rc::clone(self);
             transfers.spawn_local(async move {
-                pull.transfer(origin, range, None).await;
+                pull.transfer(origin, range, None, Instant::now()).await;
                 drop(permit);
             });
         }
@@ -200,12 +206,14 @@ impl Pull {
 
     /// Goes on with the body that came before the pull began.
     fn start_first(self: &Rc<Self>, first: First, transfers: &mut JoinSet<()>) {
-        let First { origin, response, accepted } = first;
+        let First { origin, response, accepted, asked_at } = first;
         let range = transfer::body_range(&accepted.body, self.content.layout().length());
         self.planner.borrow_mut().claim(range.clone());
         self.begin(origin);
         let pull = Rc::clone(self);
-        transfers.spawn_local(async move { pull.transfer(origin, range, Some((response, accepted))).await });
+        transfers.spawn_local(async move {
+            pull.transfer(origin, range, Some((response, accepted)), asked_at).await
+        });
     }
 
     fn begin(&self, origin: usize) {

@@ -1,6 +1,7 @@
 //! What a pull shows of itself to `status` and the pages.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use millrace_proto::id::ContentId;
 
@@ -12,7 +13,7 @@ pub struct PullStatus {
     /// Which content.
     #[serde(skip)]
     pub content: Option<ContentId>,
-    /// Bytes a second over the latest ticks.
+    /// Bytes a second over the latest quarter of a second.
     pub rate: u64,
     /// Bytes received from origins since the content was added.
     pub origin_bytes: u64,
@@ -46,6 +47,14 @@ impl Pull {
         self.context.publish_status(self.content.id(), status);
     }
 
+    /// Bytes a second since the last status.
+    fn rate(&self) -> u64 {
+        let (bytes, now) = (self.arrived_bytes.get(), Instant::now());
+        let (before, then) = self.measured.replace((bytes, now));
+        let ms = u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX);
+        (bytes - before).saturating_mul(1_000) / ms.max(1)
+    }
+
     fn status(&self) -> PullStatus {
         let balance = self.balance.borrow();
         let sources = self.sources.borrow();
@@ -58,7 +67,7 @@ impl Pull {
         });
         PullStatus {
             content: Some(self.content.id()),
-            rate: 0,
+            rate: self.rate(),
             origin_bytes: self.content.counters().origin_bytes.load(Ordering::Relaxed),
             origins: origins.collect(),
             in_flight: self.planner.borrow().in_flight().map(|run| (run.start, run.end)).collect(),

@@ -57,11 +57,12 @@ impl Pull {
         origin: usize,
         range: Range<u64>,
         first: Option<(Response, Accepted)>,
+        asked_at: Instant,
     ) {
         let started = Instant::now();
         let mut flow = Flow { origin, at: range.start, end: range.end, stream: None, received: 0 };
         let mut claimed = range.clone();
-        let result = self.carry(&range, first, &mut flow, &mut claimed, started).await;
+        let result = self.carry(&range, first, &mut flow, &mut claimed, asked_at).await;
         self.planner.borrow_mut().abandoned(claimed);
         self.in_flight.set(self.in_flight.get() - 1);
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -80,7 +81,7 @@ impl Pull {
         first: Option<(Response, Accepted)>,
         flow: &mut Flow,
         claimed: &mut Range<u64>,
-        started: Instant,
+        asked_at: Instant,
     ) -> Result<(), Halt> {
         let layout = self.content.layout();
         let source = layout.slices(range.start, 1).next().map(|slice| slice.source);
@@ -111,7 +112,7 @@ impl Pull {
             self.planner.borrow_mut().claim(claimed.clone());
             (flow.at, flow.end) = (span.offset, span.end());
         }
-        self.pour(response, flow, is_whole, started).await
+        self.pour(response, flow, is_whole, asked_at).await
     }
 
     /// Asks an origin for a range of a file. One that answers `If-Range` with the whole of the same version does not understand
@@ -148,14 +149,14 @@ impl Pull {
         mut response: Response,
         flow: &mut Flow,
         is_whole: bool,
-        started: Instant,
+        asked_at: Instant,
     ) -> Result<(), Halt> {
         let context = &self.context;
         let start = flow.at;
         while let Some(chunk) = context.clients.chunk(&mut response).await? {
             let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if flow.received == 0 {
-                context.metrics.first_byte(started.elapsed());
+            if self.arrived_bytes.get() == 0 {
+                context.metrics.first_byte(asked_at.elapsed());
             }
             context.metrics.origin_bytes.add(bytes);
             self.content.counters().origin_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);

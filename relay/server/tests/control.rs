@@ -1,6 +1,9 @@
 //! The control thread through its front doors: the admin API over a real socket, the pages and documents over real HTTP, the tracker
 //! over both of its protocols, and the metrics.
 
+#[path = "support/origin.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with tests that use all of it")]
+mod origin;
 #[path = "support/relay.rs"]
 mod relay;
 
@@ -11,6 +14,7 @@ use millrace_proto::metainfo::Metainfo;
 use millrace_proto::tracker::response::parse_announce;
 use millrace_proto::tracker::udp::{Announce, Answer, Ask, Request};
 use millrace_proto::tracker::{AnnounceEvent, compact::Family};
+use origin::{Behaviour, Origin};
 use relay::TestRelay;
 use serde_json::json;
 
@@ -327,5 +331,31 @@ fn events_tell_of_contents_as_they_change() {
             heard.push_str(std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap());
         }
         assert!(heard.contains("\"event\":\"content\""), "{heard}");
+    });
+}
+
+#[test]
+fn the_first_request_below_an_origin_starts_the_pull_that_all_share() {
+    const LENGTH: u64 = 3_000_000;
+    let origin = Origin::single(LENGTH, 11, Behaviour::default());
+    let relay = TestRelay::start(&format!("[origins.main]\nurl = \"{}\"\n", origin.url("")));
+    run(async {
+        let readers = (0..8).map(|_| relay.http("/pull/main/file.bin"));
+        for (status, headers, body) in futures_util::future::join_all(readers).await {
+            assert_eq!(status, 200);
+            assert!(headers.contains_key("etag") && headers["accept-ranges"] == "bytes");
+            assert!(body == origin::bytes(11, 0..LENGTH), "wrong bytes");
+        }
+        assert_eq!(origin.sent(), LENGTH, "each byte is taken once, whatever the readers do");
+        let (_, contents) = relay.admin("GET", "/v1/contents", None).await;
+        assert_eq!(contents["contents"].as_array().unwrap().len(), 1);
+        for (path, expected) in [
+            ("/pull/main/none.bin", 502),
+            ("/pull/main/", 404),
+            ("/pull/other/file.bin", 404),
+            ("/pull/main/..%2ffile.bin", 400),
+        ] {
+            assert_eq!(relay.http(path).await.0, expected, "{path}");
+        }
     });
 }

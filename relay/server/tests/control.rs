@@ -1,8 +1,9 @@
 //! The control thread through its front doors: the admin API over a real socket, the pages and documents over real HTTP, the tracker
 //! over both of its protocols, and the metrics.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says where")]
+
 #[path = "support/origin.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with tests that use all of it")]
 mod origin;
 #[path = "support/relay.rs"]
 mod relay;
@@ -109,7 +110,7 @@ fn names_of_strangers_stay_text_on_every_page() {
     run(async {
         let name = "<img src=x onerror=alert(1)>\"'&.bin";
         let id = relay.add_file(name, b"harmless").await;
-        for path in ["/".to_owned(), format!("/?q=%3Cimg+src%3Dx%22%3E"), format!("/c/{id}.meta4")] {
+        for path in ["/".to_owned(), "/?q=%3Cimg+src%3Dx%22%3E".to_owned(), format!("/c/{id}.meta4")] {
             let page = relay.page(&path).await;
             assert!(!page.contains("<img"), "{path}: {page}");
         }

@@ -1,5 +1,7 @@
 //! The real program, as an operator meets it: exit statuses, errors of one line that say what to do, signals.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says where")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

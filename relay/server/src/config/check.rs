@@ -142,6 +142,7 @@ impl Config {
             )?
             .unwrap_or(LogFormat::Text),
             limits: limits(&lookup, &file.limits)?,
+            origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
             origins: origins(&lookup, &file)?,
             store,
             admin,
@@ -154,6 +155,11 @@ fn optional<T>(
     read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, ConfigError> {
     found.map(|found| found.read(read)).transpose()
+}
+
+/// A file that can be opened now; what is in it is for its user to judge.
+fn readable_file(text: &str) -> Result<PathBuf, String> {
+    std::fs::File::open(text).map(|_| PathBuf::from(text)).map_err(|error| error.to_string())
 }
 
 fn any_address(environment: &Environment<'_>, port: u16) -> SocketAddr {
@@ -348,6 +354,7 @@ mod tests {
         check_error("[limits]\nconnections = 1\n", &["relay.toml:2: limits.connections", "from 16"]);
         check_error("[origins.\"a/b\"]\nurl = \"http://x/\"\n", &["relay.toml:2: origins.a/b.url"]);
         check_error("[origins.a]\nurl = \"ftp://x/\"\n", &["relay.toml:2: origins.a.url", "https"]);
+        check_error("origin-ca = \"/nonexistent/ca.pem\"\n", &["relay.toml:1: origin-ca", "No such file"]);
         check_error("[origins.a]\n", &["relay.toml:1", "url"]);
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);

@@ -1,4 +1,4 @@
-//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `limits` and `origins`. Nothing is
+//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `origin-ca`, `limits` and `origins`. Nothing is
 //! interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
@@ -52,6 +52,7 @@ pub(super) struct File {
     pub(super) cores: Entry,
     pub(super) io: Entry,
     pub(super) log_format: Entry,
+    pub(super) origin_ca: Entry,
     #[serde(default)]
     pub(super) limits: LimitKeys,
     #[serde(default)]

@@ -88,6 +88,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Bounds of each shard.
     pub limits: Limits,
+    /// Certificates (PEM) that origins are trusted by, besides those of the system.
+    pub origin_ca: Option<PathBuf>,
     /// Origins of pull-through, by name.
     pub origins: BTreeMap<String, Origin>,
 }

@@ -104,7 +104,8 @@ impl IngestConfig {
     /// What a relay's configuration says of ingest; torrents made here name the relay by `links`.
     #[must_use]
     pub fn new(config: &Config, links: Links) -> Self {
-        IngestConfig { store: config.store.clone(), links: Some(links), ..IngestConfig::default() }
+        let client = ClientConfig { ca_file: config.origin_ca.clone(), ..ClientConfig::default() };
+        IngestConfig { client, store: config.store.clone(), links: Some(links), ..IngestConfig::default() }
     }
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "support/origin.rs"]
 mod origin;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -368,6 +370,28 @@ fn credentials_go_to_their_origin_only() {
     let url = origin.file_url().replace("http://", "http://me:secret@");
     let content = relay.add(from(&url));
     check_bytes(&relay.wait_complete(content.id()), SEED, LENGTH);
+}
+
+#[test]
+fn a_private_ca_is_trusted_only_when_named() {
+    let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, Behaviour::default()));
+    let front = tls::front(origin.address());
+    let url = format!("https://localhost:{}/file.bin", front.port);
+    let error = relay.try_add(from(&url)).unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(origin.log().is_empty());
+    let ca_file = relay.folder.join("ca.pem");
+    std::fs::write(&ca_file, &front.ca_pem).unwrap();
+    let client = ClientConfig { ca_file: Some(ca_file.clone()), ..ClientConfig::default() };
+    let trusting = Relay::at(&relay.folder.join("trusting"), IngestConfig { client, ..config() });
+    let content = trusting.add(from(&url));
+    check_bytes(&trusting.wait_complete(content.id()), SEED, LENGTH);
+    assert_eq!(origin.sent(), LENGTH);
+    std::fs::write(&ca_file, "no certificate").unwrap();
+    let client = ClientConfig { ca_file: Some(ca_file), ..ClientConfig::default() };
+    let refused =
+        Ingest::start(IngestConfig { client, ..config() }, Arc::clone(&relay.store), Shards::default());
+    assert!(refused.unwrap_err().to_string().contains("ca.pem"));
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub struct AddArgs {
     /// SHA-256 of the whole file, 64 hexadecimal digits
     #[arg(long, value_name = "HEX")]
     pub sha256: Option<String>,
-    /// Another URL of the same bytes; may be given several times
+    /// Another URL of the same bytes, to pull from as well and to tell clients of; may be given several times
     #[arg(long = "mirror", value_name = "URL")]
     pub mirrors: Vec<String>,
     /// Keep it whatever the capacity

@@ -172,6 +172,8 @@ fn add(args: &AddArgs, environment: &Environment<'_>) -> Result<(), Failure> {
         request.metainfo = Some(read_base64(args.source.as_ref())?);
         request.sources.clear();
     }
+    // A mirror is told to clients, and pulled from as well.
+    request.sources.extend(args.mirrors.iter().cloned());
     let body = serde_json::to_value(&request).context("the request cannot be written")?;
     let answer = Client::new(&args.client, environment)?.ask(Method::POST, "/v1/contents", Some(&body))?;
     show_content(&args.client, answer.body)

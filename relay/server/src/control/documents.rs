@@ -9,7 +9,7 @@ use millrace_proto::admin::{Index as IndexDocument, Problem};
 use millrace_proto::http::problem;
 use millrace_proto::http::target::encode_segment;
 use millrace_proto::metainfo::Metainfo;
-use millrace_proto::metalink::{File, Metalink, PieceHashes, Pieces, Url};
+use millrace_proto::metalink::{File, Metalink, PieceHashes, Pieces, Url, link_fields};
 
 use super::describe::{Links, single_file};
 use super::index::{Entry, Filter, Index};
@@ -118,12 +118,27 @@ fn pieces(metainfo: &Metainfo) -> Option<Pieces> {
     Some(Pieces { length: u64::from(metainfo.info.piece_bytes), hashes: PieceHashes::Sha1(hashes) })
 }
 
+/// Bytes of mirrors' URLs named in one answer.
+const LINKS_BYTES_MAX: usize = 1024;
+
 /// The URLs of equal copies that the operator told clients of.
 fn mirrors(content: &Content) -> Vec<Url> {
     let sources = content.sources();
     let mirrors = sources.get("mirrors").and_then(|mirrors| mirrors.as_array());
     let urls = mirrors.into_iter().flatten().filter_map(|mirror| mirror.as_str());
     urls.map(|url| Url { url: url.to_owned(), priority: Some(2) }).collect()
+}
+
+/// `Link` field lines that name the mirrors in every answer about a single file (RFC 6249 §3): as many as fit beside the other fields.
+pub(super) fn duplicates(content: &Content) -> Box<[u8]> {
+    let mut mirrors = if content.layout().files().len() == 1 { mirrors(content) } else { Vec::new() };
+    let mut room = LINKS_BYTES_MAX;
+    mirrors.retain(|mirror| {
+        let fits = mirror.url.len() <= room;
+        room -= if fits { mirror.url.len() } else { 0 };
+        fits
+    });
+    link_fields(None, None, &mirrors).into_bytes().into_boxed_slice()
 }
 
 /// A name to save the document under (RFC 6266, RFC 8187); everything that is not plain is escaped.

@@ -16,6 +16,7 @@ mod status;
 pub mod tracker;
 mod udp_tracker;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
@@ -104,7 +105,12 @@ async fn run(parts: Parts) -> io::Result<()> {
     let tracker = Tracker::new(reachable, relay.peer_id);
     let questions = Arc::new(Questions::new(Arc::clone(&relay), tracker));
     let announcer = Announcer::new(&questions.links, relay.peer_id).map_err(io::Error::other)?;
-    let ears = Ears { questions: Arc::clone(&questions), events: events::Events::default(), announcer };
+    let mut ears = Ears {
+        questions: Arc::clone(&questions),
+        events: events::Events::default(),
+        announcer,
+        covered: HashMap::new(),
+    };
     for content in relay.store.contents() {
         ears.note(News::Put(content));
     }
@@ -154,10 +160,12 @@ struct Ears {
     questions: Arc<Questions>,
     events: events::Events,
     announcer: Announcer,
+    /// Pieces for which block heads were made, by piece length: most contents need no more than another one had.
+    covered: HashMap<u32, u32>,
 }
 
 impl Ears {
-    async fn listen(self, mut mailbox: Mailbox) {
+    async fn listen(mut self, mut mailbox: Mailbox) {
         #[expect(
             deprecated,
             reason = "the replacement is unsafe, for types that do not own what they name; an OwnedFd does"
@@ -187,7 +195,7 @@ impl Ears {
         }
     }
 
-    fn note(&self, news: News) {
+    fn note(&mut self, news: News) {
         match news {
             News::Put(content) => {
                 let entry = self.questions.index.put(content);
@@ -195,7 +203,8 @@ impl Ears {
                 if !entry.content.metainfo().is_some_and(|metainfo| metainfo.info.private) {
                     entry.swarms().for_each(|swarm| self.questions.tracker.register(swarm.0));
                 }
-                cover(&self.questions, &entry.content);
+                self.cover(&entry.content);
+                entry.content.set_links(documents::duplicates(&entry.content));
                 self.announcer.note(&entry);
                 self.events.content(&self.questions, &entry);
             }
@@ -215,20 +224,22 @@ impl Ears {
             News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Drain => {}
         }
     }
-}
 
-/// Makes the heads of this content's blocks, which shards then send by reference.
-fn cover(questions: &Questions, content: &Content) {
-    if content.metainfo().is_none() {
-        return;
-    }
-    let (piece_bytes, pieces) = (content.layout().piece_bytes(), content.layout().piece_count());
-    let headers = Arc::clone(&questions.relay.headers);
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = headers.cover(piece_bytes, pieces) {
-            tracing::warn!(%error, "no table of block heads: they are copied");
+    /// Makes the heads of this content's blocks, which shards then send by reference.
+    fn cover(&mut self, content: &Content) {
+        let (piece_bytes, pieces) = (content.layout().piece_bytes(), content.layout().piece_count());
+        let covered = self.covered.entry(piece_bytes).or_insert(0);
+        if content.metainfo().is_none() || pieces <= *covered {
+            return;
         }
-    });
+        *covered = pieces;
+        let headers = Arc::clone(&self.questions.relay.headers);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = headers.cover(piece_bytes, pieces) {
+                tracing::warn!(%error, "no table of block heads: they are copied");
+            }
+        });
+    }
 }
 
 async fn sample(questions: Arc<Questions>, events: events::Events) {

@@ -140,6 +140,11 @@ impl Kernel {
         self.socket(conn).closed
     }
 
+    /// Whether there are bytes that the peer has not read.
+    pub fn has_outbound(&mut self, conn: ConnId) -> bool {
+        !self.socket(conn).outbound.is_empty()
+    }
+
     /// Whether the relay has closed every connection there ever was.
     #[must_use]
     pub fn is_closed_everywhere(&self) -> bool {

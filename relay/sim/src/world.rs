@@ -229,6 +229,13 @@ impl World {
         for _ in 0..self.random.between(1, 9) {
             self.kernel.turn();
         }
+        if calm {
+            self.kernel.settle();
+            self.clients
+                .iter_mut()
+                .for_each(|client| client.check_is_served(&mut self.kernel, &self.sources));
+            self.leechers.iter().for_each(|leecher| leecher.check_is_served(&mut self.kernel, &self.sources));
+        }
         assert!(self.kernel.questions.is_empty(), "only files are asked for");
         let unchoked = self.kernel.counters.unchoked.value();
         assert!(unchoked <= self.upload_slots, "{unchoked} peers are served");
@@ -252,6 +259,8 @@ impl World {
     fn calm_down(&mut self) {
         self.kernel.set_faults(Faults::default());
         self.kernel.set_egress(None);
+        // Who waits for the cap looks again after a moment.
+        self.kernel.advance_ms(10);
         for source in &mut self.sources {
             source.recover(&mut self.mail);
         }

@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 
 use millrace_sim::world::{Outcome, play};
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 30;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())

@@ -55,6 +55,16 @@ impl Answers {
         matches!(self.expecting, Expecting::Head) && self.received.is_empty()
     }
 
+    /// Which byte of the content comes next; `first` when nothing of the answer has come.
+    pub(super) fn next_byte(&self, first: u64) -> Option<u64> {
+        match self.expecting {
+            Expecting::Head if self.received.is_empty() => Some(first),
+            Expecting::Extent { offset, left } if left > 0 && self.received.is_empty() => Some(offset),
+            Expecting::Chunks { offset } if self.received.is_empty() => Some(offset),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_in_body(&self) -> bool {
         !matches!(self.expecting, Expecting::Head)
     }

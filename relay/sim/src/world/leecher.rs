@@ -8,6 +8,7 @@ use millrace_proto::peer::message::{BLOCK_BYTES, Block, Message};
 
 use super::reader::Around;
 use super::source::Source;
+use crate::kernel::Kernel;
 use crate::peer::{Reader, frame};
 use crate::random::Random;
 
@@ -80,8 +81,21 @@ impl Leecher {
         format!("leecher {} of source {} wants {wanted:?} blocks: {:?}", self.host, self.source, self.link)
     }
 
+    /// In a calm everybody knows what is here, and gets what was asked for: a message was lost if not.
+    pub(super) fn check_is_served(&self, kernel: &mut Kernel, sources: &[Source]) {
+        let Some(link) = self.link.as_ref().filter(|link| link.reader.handshake().is_some()) else { return };
+        if kernel.has_outbound(link.conn) || kernel.ended(link.conn).is_some() {
+            return;
+        }
+        for (piece, offered) in (0..).zip(&link.offered) {
+            let is_here = sources[self.source].content.has_piece(PieceIndex(piece));
+            assert!(!is_here || *offered, "piece {piece} is here and not offered: {}", self.describe());
+        }
+        assert!(link.choked || link.asked.is_empty(), "asked and not answered: {}", self.describe());
+    }
+
     /// Leaves for good.
-    pub(super) fn hang_up(&mut self, kernel: &mut crate::kernel::Kernel) {
+    pub(super) fn hang_up(&mut self, kernel: &mut Kernel) {
         if let Some(link) = self.link.take() {
             kernel.peer_finish(link.conn);
         }

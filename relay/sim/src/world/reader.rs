@@ -134,6 +134,24 @@ impl Client {
         }
     }
 
+    /// In a calm nobody waits for what is there: a wake-up was lost if somebody does.
+    pub(super) fn check_is_served(&mut self, kernel: &mut Kernel, sources: &[Source]) {
+        let Some((conn, wish)) = self.conn.zip(self.wishes.front().filter(|_| self.asked > 0)) else {
+            return;
+        };
+        let source = &sources[wish.source];
+        let (base, _) = source.span(wish.file);
+        let first = match wish.ask {
+            Ask::Range(start, _) => base + start,
+            Ask::Whole | Ask::Head | Ask::Two(_) => base,
+        };
+        let Some(offset) = self.answers.next_byte(first) else { return };
+        let content = &source.content;
+        let is_there = content.visible_until(offset, offset + 1) > offset;
+        let is_served = kernel.has_outbound(conn) || kernel.is_closed(conn) || kernel.ended(conn).is_some();
+        assert!(!is_there || is_served, "byte {offset} is there, and not sent: {}", self.describe());
+    }
+
     /// Leaves for good.
     pub(super) fn hang_up(&mut self, kernel: &mut Kernel) {
         if let Some(conn) = self.conn.take() {

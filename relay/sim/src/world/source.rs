@@ -61,17 +61,20 @@ pub(super) struct Source {
     seed: u64,
     kind: Kind,
     stalled_until_ms: u64,
+    /// It moves in one step of so many.
+    pace: u64,
 }
 
 impl Source {
     /// A content that the seed decides; nothing of it is there. `bytes_max` bounds its length.
     pub(super) fn new(seed: u64, random: &mut Random, bytes_max: u64) -> Self {
         let length = random.between(1, bytes_max);
-        match random.below(5) {
+        let source = match random.below(5) {
             0 | 1 => Self::with_hashes(seed, random, length),
             2 => Self::growing(seed, length),
             _ => Self::of_length(seed, random, length),
-        }
+        };
+        Source { pace: *random.pick(&[1, 8, 60]), ..source }
     }
 
     fn with(seed: u64, content: Arc<Content>, disk: Arc<Disk>, kind: Kind) -> Self {
@@ -88,6 +91,7 @@ impl Source {
             seed,
             kind,
             stalled_until_ms: 0,
+            pace: 1,
         }
     }
 
@@ -216,7 +220,8 @@ impl Source {
         faults: bool,
         mail: &mut VecDeque<News>,
     ) {
-        if now_ms < self.stalled_until_ms || self.content.state() != State::Pulling {
+        let moves = random.one_in(self.pace);
+        if !moves || now_ms < self.stalled_until_ms || self.content.state() != State::Pulling {
             return;
         }
         match &mut self.kind {

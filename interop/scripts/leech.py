@@ -19,7 +19,7 @@ def arguments():
     parser.add_argument("--peer", action="append", default=[], metavar="HOST:PORT", help="connect to this peer")
     parser.add_argument("--pieces", help="only these pieces, such as 0,4095,4096")
     parser.add_argument("--protocol", choices=["v1", "v2"], help="of a hybrid torrent, ask for this swarm only")
-    parser.add_argument("--timeout", type=float, default=170, help="seconds until it gives up")
+    parser.add_argument("--timeout", type=float, default=110, help="seconds until it gives up")
     return parser.parse_args()
 
 

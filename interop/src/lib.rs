@@ -17,7 +17,7 @@ pub mod torrent;
 use std::time::{Duration, Instant};
 
 /// How long a download of the matrix may take before it counts as stuck.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks `poll` until it answers.
 ///

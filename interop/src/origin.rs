@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What is served under one path.
 #[derive(Debug, Clone)]
 pub struct Resource {
-    /// Path with its leading slash, percent-encoded.
+    /// Path with its leading slash, not encoded: clients differ in how they encode it.
     pub path: String,
     /// Length in bytes.
     pub length: u64,
@@ -181,7 +181,9 @@ impl Drop for Origin {
         // The listener wakes for one more connection and sees that it is over.
         TcpStream::connect(self.address).ok();
         if std::thread::panicking() {
-            eprintln!("--- the origin sent {} bytes: {:#?}", self.sent(), self.log());
+            let log = self.log();
+            eprintln!("--- the origin sent {} bytes in {} answers, lastly", self.sent(), log.len());
+            log.iter().rev().take(20).for_each(|entry| eprintln!("{entry:?}"));
         }
     }
 }
@@ -239,13 +241,15 @@ impl Shared {
             head.push_str(&format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, resource.length));
         }
         (&mut &*stream).write_all(format!("{head}\r\n").as_bytes())?;
-        let mut body = Body { shared: self, stream, fault, chunked, sent: 0 };
-        let done = match request.method.as_str() {
+        let entry = self.note(request, status);
+        match request.method.as_str() {
             "HEAD" => Ok(()),
-            _ => body.write(Self::bytes_of(resource, version), start, end),
-        };
-        self.note(request, status, body.sent);
-        done
+            _ => Body { shared: self, stream, fault, chunked, entry }.write(
+                Self::bytes_of(resource, version),
+                start,
+                end,
+            ),
+        }
     }
 
     fn bytes_of(resource: &Resource, version: u64) -> Pattern {
@@ -253,7 +257,7 @@ impl Shared {
     }
 
     fn refuse(&self, mut stream: &TcpStream, request: &Request, status: u16) -> io::Result<()> {
-        self.note(request, status, 0);
+        self.note(request, status);
         stream.write_all(format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n").as_bytes())
     }
 
@@ -263,9 +267,12 @@ impl Shared {
         *lock(&self.fault)
     }
 
-    fn note(&self, request: &Request, status: u16, sent: u64) {
+    /// Opens an entry of the log, which grows with the body; its index.
+    fn note(&self, request: &Request, status: u16) -> usize {
         let (method, path, range) = (request.method.clone(), request.path.clone(), request.range.clone());
-        lock(&self.log).push(Entry { method, path, range, status, sent });
+        let mut log = lock(&self.log);
+        log.push(Entry { method, path, range, status, sent: 0 });
+        log.len() - 1
     }
 }
 
@@ -275,7 +282,8 @@ struct Body<'a> {
     stream: &'a TcpStream,
     fault: Option<Fault>,
     chunked: bool,
-    sent: u64,
+    /// Its place in the log.
+    entry: usize,
 }
 
 impl Body<'_> {
@@ -292,8 +300,9 @@ impl Body<'_> {
             pattern.fill(at, &mut chunk[..count]);
             self.shared.gate.pass(&self.shared.sent, count as u64);
             self.shared.pace.wait_for(count as u64);
+            // Counted before it is written: a client that has everything finds all of it counted.
+            lock(&self.shared.log)[self.entry].sent += count as u64;
             self.put(&chunk[..count])?;
-            self.sent += count as u64;
             at += count as u64;
         }
         match self.fault {
@@ -326,7 +335,7 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut words = line.split(' ').map(str::to_owned);
     let mut request = Request {
         method: words.next().unwrap_or_default(),
-        path: words.next().unwrap_or_default(),
+        path: percent_decoded(&words.next().unwrap_or_default()),
         ..Request::default()
     };
     loop {
@@ -341,6 +350,27 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
             _ => {}
         }
     }
+}
+
+/// RFC 3986 §2.1.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = if *first == b'%' { after.get(..2) } else { None };
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The one range of `bytes=…`: start, and end exclusive.

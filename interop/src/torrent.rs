@@ -63,13 +63,14 @@ impl Tree {
     #[must_use]
     pub fn resources(&self, prefix: &str) -> Vec<Resource> {
         let resource = |(path, length, pattern): (String, u64, Pattern)| {
-            let path = format!("{prefix}{}", percent_encoded(&path));
+            let path = format!("{prefix}{path}");
             Resource { path, length, pattern }
         };
         self.expected().map(resource).collect()
     }
 
-    /// Checks that the tree lies in `folder`, whole and right.
+    /// Checks that the tree lies in `folder`, whole and right. Files without bytes may be absent: Transmission 3 does not
+    /// make them.
     ///
     /// # Panics
     /// If a file is missing, short, long, or has a wrong byte.
@@ -77,6 +78,9 @@ impl Tree {
     pub fn check(&self, folder: &Path) {
         for (path, length, pattern) in self.expected() {
             let file = folder.join(&path);
+            if length == 0 && !file.exists() {
+                continue;
+            }
             let found =
                 std::fs::metadata(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).len();
             assert_eq!(found, length, "length of {path}");
@@ -188,13 +192,6 @@ impl Tree {
         whole.info = Info::parse(&whole.info_bytes).expect("a v2 torrent");
         whole
     }
-}
-
-/// RFC 3986, everything encoded but what is never special, and slashes.
-fn percent_encoded(path: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-    let encode = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    path.bytes().map(encode).collect()
 }
 
 /// The bytes of whatever has this name.

@@ -19,6 +19,23 @@ use millrace_proto::metainfo::choose_piece_bytes;
 const NAME: &str = "build.iso";
 const READERS: u64 = 50;
 
+/// What kind of torrent is given.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Hybrid,
+    V1,
+}
+
+impl Shape {
+    /// Who can use it.
+    fn clients(self) -> Vec<Client> {
+        match self {
+            Shape::Hybrid => Client::of_hybrids(),
+            Shape::V1 => Client::installed(),
+        }
+    }
+}
+
 /// A relay, its origin and the file that goes from one to the other.
 struct Matrix {
     relay: Relay,
@@ -48,17 +65,14 @@ impl Matrix {
     }
 
     /// Adds it with all its hashes, as a publisher would: a torrent that names the relay's tracker.
-    fn add_with_hashes(&self) -> ContentStatus {
-        let mut metainfo = self.tree.hybrid();
+    fn add_with_hashes(&self, shape: Shape) -> ContentStatus {
+        let mut metainfo = match shape {
+            Shape::Hybrid => self.tree.hybrid(),
+            Shape::V1 => self.tree.v1(),
+        };
         metainfo.announce = vec![vec![self.relay.url("/announce")]];
         let file = self.scratch.file("given.torrent", &metainfo.to_bytes());
         self.add(&["--metainfo", &file.display().to_string()])
-    }
-
-    /// Pulls the whole file with unknown hashes, as fast as it goes.
-    fn pulled(&self) -> ContentStatus {
-        let content = self.add(&[]);
-        self.relay.wait_for(&content.id, ContentState::Complete, PATIENCE)
     }
 
     fn torrent(&self, id: &str, web_seeds: bool) -> Job {
@@ -127,15 +141,15 @@ impl Matrix {
     }
 }
 
-fn known_hashes_during_the_pull(web_seeds: bool) {
+fn known_hashes_during_the_pull(shape: Shape, web_seeds: bool) {
     let matrix = Matrix::new(Some(matrix_rate()));
     matrix.origin.hold_at(matrix.length / 2);
-    let content = matrix.add_with_hashes();
+    let content = matrix.add_with_hashes(shape);
     matrix.first_mebibyte(&content);
     let before = matrix.relay.served(&content.id);
     let job = matrix.torrent(&content.id, web_seeds);
     let leechers: Vec<Leecher> =
-        Client::installed().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
+        shape.clients().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
     matrix.still_pulling(&content.id);
     matrix.origin.release();
     if web_seeds {
@@ -153,13 +167,23 @@ fn known_hashes_during_the_pull(web_seeds: bool) {
 }
 
 #[test]
-fn with_known_hashes_every_client_starts_during_the_pull() {
-    known_hashes_during_the_pull(true);
+fn with_a_hybrid_every_client_starts_during_the_pull() {
+    known_hashes_during_the_pull(Shape::Hybrid, true);
 }
 
 #[test]
-fn with_known_hashes_and_no_web_seed_every_client_starts_during_the_pull() {
-    known_hashes_during_the_pull(false);
+fn with_a_hybrid_and_no_web_seed_every_client_starts_during_the_pull() {
+    known_hashes_during_the_pull(Shape::Hybrid, false);
+}
+
+#[test]
+fn with_a_v1_torrent_every_client_starts_during_the_pull() {
+    known_hashes_during_the_pull(Shape::V1, true);
+}
+
+#[test]
+fn with_a_v1_torrent_and_no_web_seed_every_client_starts_during_the_pull() {
+    known_hashes_during_the_pull(Shape::V1, false);
 }
 
 #[test]
@@ -184,7 +208,7 @@ fn with_unknown_hashes_http_starts_during_the_pull_and_bittorrent_after_it() {
     assert_eq!(sha256, matrix.pattern().sha256(matrix.length));
     let job = matrix.torrent(&content.id, true);
     let leechers: Vec<Leecher> =
-        Client::installed().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
+        Client::of_hybrids().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
     leechers.into_iter().for_each(|leecher| matrix.check(leecher));
     matrix.origin_sent_each_byte_once();
 }
@@ -195,7 +219,9 @@ fn bittorrent_carries_every_byte(client: Client) {
         return;
     }
     let matrix = Matrix::new(None);
-    let content = matrix.pulled();
+    // The relay's own torrent of unknown hashes is a hybrid; who cannot read those is given the hashes.
+    let content = if client.reads_hybrids() { matrix.add(&[]) } else { matrix.add_with_hashes(Shape::V1) };
+    matrix.relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
     let job = matrix.torrent(&content.id, false);
     let before = matrix.relay.served(&content.id);
     matrix.check(client.start(&job, &matrix.scratch));
@@ -231,7 +257,9 @@ fn aria2_uses_both_protocols_of_a_metalink_at_once() {
         return;
     }
     let matrix = Matrix::new(None);
-    let content = matrix.pulled();
+    let shape = if Client::Aria2.reads_hybrids() { Shape::Hybrid } else { Shape::V1 };
+    let content = matrix.add_with_hashes(shape);
+    matrix.relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
     let path = format!("/c/{}.meta4", content.id);
     let metalink =
         until(&path, PATIENCE, || Some(matrix.relay.get(&path)).filter(|answer| answer.status == 200));

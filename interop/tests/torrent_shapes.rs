@@ -35,7 +35,7 @@ fn awkward_tree(piece_bytes: u32) -> Tree {
 fn pulled(relay: &Relay, scratch: &Scratch, tree: &Tree, mut metainfo: Metainfo) -> (Origin, ContentStatus) {
     let origin = Origin::start(tree.resources("/files/"), None);
     let single = tree.files.iter().all(|file| file.path.is_empty());
-    let path = if single { tree.resources("/files/")[0].path.clone() } else { "/files/".to_owned() };
+    let path = if single { format!("/files/{}", tree.name) } else { "/files/".to_owned() };
     metainfo.web_seeds = vec![origin.url(&path)];
     metainfo.announce = vec![vec![relay.url("/announce")]];
     let file = scratch.file("published.torrent", &metainfo.to_bytes());
@@ -53,7 +53,9 @@ fn pulled(relay: &Relay, scratch: &Scratch, tree: &Tree, mut metainfo: Metainfo)
 fn check(relay: &Relay, scratch: &Scratch, tree: &Tree, content: &ContentStatus, clients: &[Client]) {
     let job = Job::Torrent(scratch.file("relay.torrent", &relay.torrent(&content.id, false)));
     let before = relay.served(&content.id).http;
-    for client in clients.iter().filter(|client| client.is_installed()) {
+    let hybrid = content.infohash_v2.is_some();
+    for client in clients.iter().filter(|client| client.is_installed() && (!hybrid || client.reads_hybrids()))
+    {
         tree.check(&client.start(&job, scratch).finish());
     }
     assert_eq!(relay.served(&content.id).http, before, "BitTorrent carried every byte");
@@ -99,10 +101,12 @@ fn piece_lengths_from_16_kib_to_16_mib() {
     let relay = Relay::start(&scratch, &[]);
     for piece_bytes in [16 << 10, 128 << 10, 1 << 20, 16 << 20] {
         let tree = Tree::file(&format!("pieces-{piece_bytes}.bin"), 40_000_001, piece_bytes);
-        let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
-        check(&relay, &scratch, &tree, &content, &[Client::Libtorrent, Client::Transmission]);
-        for client in ["Libtorrent", "Transmission"] {
-            std::fs::remove_dir_all(scratch.join(client)).ok();
+        for metainfo in [tree.hybrid(), tree.v1()] {
+            let (_origin, content) = pulled(&relay, &scratch, &tree, metainfo);
+            check(&relay, &scratch, &tree, &content, &[Client::Libtorrent, Client::Transmission]);
+            for client in ["Libtorrent", "Transmission"] {
+                std::fs::remove_dir_all(scratch.join(client)).ok();
+            }
         }
     }
 }
@@ -112,10 +116,13 @@ fn a_magnet_link_with_metadata_from_the_relay() {
     let scratch = Scratch::new();
     let relay = Relay::start(&scratch, &[]);
     let tree = awkward_tree(16 << 10);
-    let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
-    let magnet = until("a magnet link", PATIENCE, || relay.status(&content.id).magnet);
-    for client in Client::installed() {
-        tree.check(&client.start(&Job::Magnet(magnet.clone()), &scratch).finish());
+    for (metainfo, clients) in [(tree.hybrid(), Client::of_hybrids()), (tree.v1(), Client::installed())] {
+        let (_origin, content) = pulled(&relay, &scratch, &tree, metainfo);
+        let magnet = until("a magnet link", PATIENCE, || relay.status(&content.id).magnet);
+        for client in clients {
+            tree.check(&client.start(&Job::Magnet(magnet.clone()), &scratch).finish());
+            std::fs::remove_dir_all(scratch.join(&format!("{client:?}"))).ok();
+        }
     }
 }
 

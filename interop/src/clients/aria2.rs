@@ -21,6 +21,7 @@ pub fn start(source: &str, folder: &Path, more: &[&str]) -> Leecher {
     command.args(["--no-conf=true", "--no-netrc=true", "--all-proxy=", "--console-log-level=notice"]);
     command.args([
         "--summary-interval=0",
+        "--show-console-readout=false",
         "--enable-color=false",
         "--allow-overwrite=true",
         "--file-allocation=none",

@@ -77,6 +77,30 @@ impl Client {
         }
     }
 
+    /// Whether it can use hybrid torrents at all, libtorrent's own included. The empty key in BEP 52's file tree is no key
+    /// to Transmission before 4.0, and aria2 before 1.37 loses it and with it the infohash; both read v1 alone.
+    #[must_use]
+    pub fn reads_hybrids(self) -> bool {
+        match self {
+            Client::Libtorrent | Client::Qbittorrent => true,
+            Client::Transmission => version("transmission-daemon") >= (4, 0),
+            Client::Aria2 => version("aria2c") >= (1, 37),
+        }
+    }
+
+    /// Those that are installed and read hybrids; says which do not.
+    ///
+    /// # Panics
+    /// If one is required and not there.
+    #[must_use]
+    pub fn of_hybrids() -> Vec<Client> {
+        let mut clients = Self::installed();
+        clients.retain(|client| {
+            client.reads_hybrids() || say(&format!("left out: this {client:?} reads no hybrids"))
+        });
+        clients
+    }
+
     /// Starts to download into a new folder of its own in `scratch`.
     ///
     /// # Panics
@@ -144,7 +168,25 @@ pub fn is_installed(program: &str, probe: &[&str], install: &str) -> bool {
 pub fn skip(why: &str) {
     let required = std::env::var("MILLRACE_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
     assert!(!required, "required by MILLRACE_REQUIRE_CLIENTS=1: {why}");
-    writeln!(std::io::stderr(), "skipped: {why}").ok();
+    say(&format!("skipped: {why}"));
+}
+
+/// A line on the real standard error; `false`, for the end of a condition.
+pub fn say(line: &str) -> bool {
+    writeln!(std::io::stderr(), "{line}").ok();
+    false
+}
+
+/// Major and minor version of a program: the first `N.N` that it says of itself.
+fn version(program: &str) -> (u32, u32) {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let number = |word: &str| {
+        let mut parts = word.split('.').map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    text.split_whitespace().find_map(number).unwrap_or((0, 0))
 }
 
 /// How long a client's control interface may take to answer.

@@ -38,15 +38,19 @@ pub fn start(job: &Job, folder: &Path) -> Leecher {
     });
     std::fs::write(home.join("settings.json"), settings.to_string()).expect("its settings");
     let mut command = Command::new("transmission-daemon");
-    command.args(["--foreground", "--log-level=info", "--config-dir"]).arg(&home).env("HOME", &home);
-    let process = Process::spawn(&mut command, home.join("log"));
+    command.args(["--foreground", "--log-info", "--config-dir"]).arg(&home).env("HOME", &home);
+    let mut process = Process::spawn(&mut command, home.join("log"));
     let remote = move |arguments: &[&str]| {
         let mut command = Command::new("transmission-remote");
         run(command.arg(format!("127.0.0.1:{}", control.port())).args(arguments), Duration::from_secs(20))
     };
     let source = job.as_argument();
     until("transmission-daemon to take the job", PROMPT, || {
-        remote(&["--add", &source]).text().contains("success").then_some(())
+        assert!(process.ended().is_none(), "transmission-daemon ended: {}", process.output());
+        let answer = remote(&["--add", &source]);
+        let text = answer.text() + &answer.stderr;
+        assert!(!text.contains("corrupt"), "{source}: {text}");
+        text.contains("success").then_some(())
     });
     let done = move || remote(&["--torrent", "all", "--info"]).text().contains("Percent Done: 100%");
     Leecher { name: "Transmission", process, done: Some(Box::new(done)), folder: folder.to_owned() }

@@ -242,6 +242,8 @@ fn sized(
 /// A file whose origin tells no length: whole and chunked, without ranges (RFC 9112 §7.1).
 fn growing(cx: &mut Context<'_>, request: &Request<'_>, place: Place, etag: &str) -> Result<Reply, End> {
     let chunked = request.minor_version > 0;
+    // Without chunks only the end of the connection says where the file ends (RFC 9112 §6.3).
+    let request = &Request { keep_alive: request.keep_alive && chunked, ..*request };
     let body = Body::new(Arc::clone(&place.content), 0, Parts::Growing { chunked });
     if request.method == Method::Get
         && let Some(reply) = wait_for_first_byte(cx, request, &place, &body)

@@ -107,6 +107,11 @@ impl Body {
         &self.parts
     }
 
+    /// Whether the reader can tell its end from the bytes.
+    pub(super) fn is_framed(&self) -> bool {
+        !matches!(self.parts, Parts::Growing { chunked: false })
+    }
+
     /// Bytes of the whole body; not meaningful for a growing one.
     pub(super) fn content_length(&self) -> u64 {
         match &self.parts {

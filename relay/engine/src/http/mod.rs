@@ -252,6 +252,7 @@ impl Session {
             }
             Reply::Whole => self.end_of_answer(cx, keep_alive),
             Reply::Body(body) => {
+                let keep_alive = keep_alive && body.is_framed();
                 self.state = State::Sending { body, keep_alive, park: None };
                 Ok(())
             }

@@ -74,30 +74,31 @@ impl Terminal {
     pub(crate) fn show(&self, relay: &Relay) {
         let Some(bars) = &self.bars else { return };
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
-        for content in relay.store.contents() {
-            let is_moving = content.state() == State::Pulling;
-            match bars.get(&content.id()) {
-                None if is_moving && bars.len() < BARS_MAX => {
-                    let bar = BARS.add(new_bar(content.length()));
-                    bar.set_message(content.name().to_owned());
-                    bars.insert(content.id(), bar);
-                }
-                Some(bar) if is_moving => {
-                    if let Some(length) = content.length() {
-                        bar.set_length(length);
-                    }
-                    bar.set_position(content.visible_bytes());
-                }
-                Some(bar) => {
-                    bar.finish_and_clear();
-                    bars.remove(&content.id());
-                    if content.is_complete() {
-                        say_complete(relay, &content);
-                    }
-                }
-                None => {}
+        for id in relay.ingest.pulls().into_iter().filter_map(|pull| pull.content) {
+            if bars.len() < BARS_MAX
+                && !bars.contains_key(&id)
+                && let Some(content) = relay.store.get(id)
+            {
+                let bar = BARS.add(new_bar(content.length()));
+                bar.set_message(content.name().replace(char::is_control, "?"));
+                bars.insert(id, bar);
             }
         }
+        bars.retain(|id, bar| {
+            let content = relay.store.get(*id);
+            if let Some(content) = content.as_ref().filter(|content| content.state() == State::Pulling) {
+                if let Some(length) = content.length() {
+                    bar.set_length(length);
+                }
+                bar.set_position(content.visible_bytes());
+                return true;
+            }
+            bar.finish_and_clear();
+            if let Some(content) = content.filter(|content| content.is_complete()) {
+                say_complete(relay, &content);
+            }
+            false
+        });
     }
 
     /// Takes the bars away.

@@ -52,9 +52,9 @@ impl Parked {
     /// Adds a reader. It must look again at what is visible after this (see [`Content::park`]).
     pub(crate) fn add(&mut self, shard: ShardId, content: &Content, conn: ConnId) {
         let waiting = self.0.entry(content.id()).or_default();
-        if !waiting.contains(&conn) {
-            waiting.push(conn);
-        }
+        // Who held the slot before is gone: so the list is never longer than the table of connections.
+        waiting.retain(|held| held.slot() != conn.slot());
+        waiting.push(conn);
         content.park(u32::from(shard.0));
     }
 
@@ -117,3 +117,24 @@ pub(crate) enum End {
 
 /// Whether a session goes on.
 pub(crate) type Step = Result<(), End>;
+
+#[cfg(test)]
+mod tests {
+    use millrace_pagecache::layout::Layout;
+    use millrace_pagecache::new_content::NewContent;
+
+    use super::*;
+
+    #[test]
+    fn readers_that_come_and_go_do_not_pile_up() {
+        let id = ContentId([1; 16]);
+        let new = NewContent::growing(id, "file", "\"tag\"");
+        let content = Content::simulated(new, Layout::growing("file"), Box::new(|_, _| {}));
+        let mut parked = Parked::default();
+        for generation in 0..100 {
+            parked.add(ShardId(0), &content, ConnId::new(generation % 3, generation));
+        }
+        let waiting: Vec<u32> = parked.take(id).iter().map(|conn| conn.generation()).collect();
+        assert_eq!(waiting, [97, 98, 99]);
+    }
+}

@@ -25,7 +25,7 @@ def arguments():
 
 def session():
     return lt.session({
-        "listen_interfaces": "127.0.0.1:0",
+        "listen_interfaces": "0.0.0.0:0",
         "enable_dht": False,
         "enable_lsd": False,
         "enable_upnp": False,

@@ -1,7 +1,7 @@
 //! The relay program as an operator runs it: `serve` as a child process, everything else by its command line and its HTTP
 //! addresses.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -43,10 +43,23 @@ impl Relay {
     #[must_use]
     #[track_caller]
     pub fn start(scratch: &Scratch, flags: &[&str]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, scratch, flags)
+    }
+
+    /// As [`Relay::start`] on the address that this machine has on its network, where it has one: Transmission refuses
+    /// peers on loopback. What is sent there still goes through loopback.
+    #[must_use]
+    #[track_caller]
+    pub fn start_for_peers(scratch: &Scratch, flags: &[&str]) -> Self {
+        Self::start_at(network_address().unwrap_or(Ipv4Addr::LOCALHOST), scratch, flags)
+    }
+
+    #[track_caller]
+    fn start_at(address: Ipv4Addr, scratch: &Scratch, flags: &[&str]) -> Self {
         let mut relay = Relay {
             process: None,
-            http: free_address(),
-            bittorrent: free_address(),
+            http: free_address_on(address),
+            bittorrent: free_address_on(address),
             metrics: free_address(),
             store: scratch.join("store"),
             admin: scratch.join("admin.sock"),
@@ -207,11 +220,27 @@ impl Relay {
     }
 }
 
-/// An address that was free a moment ago.
+/// A loopback address that was free a moment ago.
 #[must_use]
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    free_address_on(Ipv4Addr::LOCALHOST)
+}
+
+fn free_address_on(address: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("its address")
+}
+
+/// The address this machine would be seen by, if it is on any network.
+#[must_use]
+pub fn network_address() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Connecting a UDP socket sends nothing; it asks the routes which address would be used (RFC 5737 names nobody).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
+        _ => None,
+    }
 }
 
 /// The relay program: `MILLRACE_RELAY`, or the one that cargo builds beside these tests.

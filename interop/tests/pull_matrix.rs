@@ -51,7 +51,7 @@ impl Matrix {
         let scratch = Scratch::new();
         let tree = Tree::file(NAME, length, choose_piece_bytes(length));
         let origin = Origin::of_file(NAME, length, tree.pattern(""), rate);
-        let relay = Relay::start(&scratch, &[]);
+        let relay = Relay::start_for_peers(&scratch, &[]);
         Matrix { relay, origin, tree, length, scratch }
     }
 

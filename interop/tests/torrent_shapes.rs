@@ -31,15 +31,16 @@ fn awkward_tree(piece_bytes: u32) -> Tree {
     Tree::folder("发布 1.0", &files, piece_bytes)
 }
 
-/// Adds a torrent whose only source is its web seed (BEP 19), and waits until everything is there.
+/// Pulls a torrent from an origin that is laid out as web seeds are (BEP 19), and waits until everything is there.
+///
+/// The origin is named in the command: a torrent's own web seed on loopback is refused, as it should be.
 fn pulled(relay: &Relay, scratch: &Scratch, tree: &Tree, mut metainfo: Metainfo) -> (Origin, ContentStatus) {
     let origin = Origin::start(tree.resources("/files/"), None);
     let single = tree.files.iter().all(|file| file.path.is_empty());
     let path = if single { format!("/files/{}", tree.name) } else { "/files/".to_owned() };
-    metainfo.web_seeds = vec![origin.url(&path)];
     metainfo.announce = vec![vec![relay.url("/announce")]];
     let file = scratch.file("published.torrent", &metainfo.to_bytes());
-    let content = relay.add(&[&file.display().to_string()]);
+    let content = relay.add(&[&origin.url(&path), "--metainfo", &file.display().to_string()]);
     let content = relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
     assert_eq!(content.infohash_v1, metainfo.infohash_v1().map(|hash| hash.to_string()));
     assert_eq!(content.infohash_v2, metainfo.infohash_v2().map(|hash| hash.to_string()));
@@ -64,7 +65,7 @@ fn check(relay: &Relay, scratch: &Scratch, tree: &Tree, content: &ContentStatus,
 #[test]
 fn a_hybrid_of_many_unaligned_files() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let tree = awkward_tree(16 << 10);
     let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
     check(&relay, &scratch, &tree, &content, &Client::ALL);
@@ -73,7 +74,7 @@ fn a_hybrid_of_many_unaligned_files() {
 #[test]
 fn a_v1_torrent_whose_pieces_span_files() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let tree = awkward_tree(32 << 10);
     let (_origin, content) = pulled(&relay, &scratch, &tree, tree.v1());
     assert_eq!(content.infohash_v2, None);
@@ -83,13 +84,14 @@ fn a_v1_torrent_whose_pieces_span_files() {
 #[test]
 fn an_imported_folder_becomes_a_torrent() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let tree = awkward_tree(16 << 10);
     let import = scratch.folder("import");
     tree.write(&import);
     let content = relay.add(&[&import.join(&tree.name).display().to_string()]);
-    let content = relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
-    assert!(content.infohash_v1.is_some() && content.infohash_v2.is_some(), "{content:?}");
+    relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
+    let hashed = |status: &ContentStatus| status.infohash_v1.is_some() && status.infohash_v2.is_some();
+    let content = until("both infohashes", PATIENCE, || Some(relay.status(&content.id)).filter(hashed));
     check(&relay, &scratch, &tree, &content, &[Client::Libtorrent, Client::Transmission]);
     // Nothing was taken away from where it was imported.
     tree.check(&import);
@@ -98,15 +100,17 @@ fn an_imported_folder_becomes_a_torrent() {
 #[test]
 fn piece_lengths_from_16_kib_to_16_mib() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     for piece_bytes in [16 << 10, 128 << 10, 1 << 20, 16 << 20] {
         let tree = Tree::file(&format!("pieces-{piece_bytes}.bin"), 40_000_001, piece_bytes);
-        for metainfo in [tree.hybrid(), tree.v1()] {
-            let (_origin, content) = pulled(&relay, &scratch, &tree, metainfo);
-            check(&relay, &scratch, &tree, &content, &[Client::Libtorrent, Client::Transmission]);
-            for client in ["Libtorrent", "Transmission"] {
-                std::fs::remove_dir_all(scratch.join(client)).ok();
-            }
+        let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
+        check(&relay, &scratch, &tree, &content, &[Client::Libtorrent]);
+        std::fs::remove_dir_all(scratch.join("Libtorrent")).ok();
+        // A client of v1 alone for the smallest and the largest: it takes its time to start.
+        if matches!(piece_bytes, 0x4000 | 0x100_0000) {
+            let (_origin, content) = pulled(&relay, &scratch, &tree, tree.v1());
+            check(&relay, &scratch, &tree, &content, &[Client::Transmission]);
+            std::fs::remove_dir_all(scratch.join("Transmission")).ok();
         }
     }
 }
@@ -114,7 +118,7 @@ fn piece_lengths_from_16_kib_to_16_mib() {
 #[test]
 fn a_magnet_link_with_metadata_from_the_relay() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let tree = awkward_tree(16 << 10);
     for (metainfo, clients) in [(tree.hybrid(), Client::of_hybrids()), (tree.v1(), Client::installed())] {
         let (_origin, content) = pulled(&relay, &scratch, &tree, metainfo);
@@ -132,7 +136,7 @@ fn v2_alone_and_the_v2_swarm_of_a_hybrid() {
         return;
     }
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let peer = relay.bittorrent.to_string();
     let only = Tree::folder("only-v2", &[("a", 3_000_001), ("b/c", 16_384), ("d", 0), ("e", 7)], 64 << 10);
     let (_origin, content) = pulled(&relay, &scratch, &only, only.v2());
@@ -163,7 +167,7 @@ fn sparse_file(path: &Path, marks: &[(u64, u64)]) {
 #[test]
 fn offsets_past_32_bits() {
     let scratch = Scratch::new();
-    let relay = Relay::start(&scratch, &[]);
+    let relay = Relay::start_for_peers(&scratch, &[]);
     let last = 5 * GIB + 12_345;
     let marks = [(0, 9000), (2 * GIB - 5000, 10_000), (4 * GIB - 70_000, 140_000), (last - 20_000, 20_000)];
     let path = scratch.join("sparse.img");
@@ -184,10 +188,8 @@ fn offsets_past_32_bits() {
     if libtorrent::is_installed() {
         let torrent = relay.torrent(&content.id, false);
         let piece_bytes = u64::from(Metainfo::parse(&torrent).expect("a torrent").info.piece_bytes);
-        let pieces: Vec<String> =
-            [0, 4 * GIB / piece_bytes - 1, 4 * GIB / piece_bytes, (last - 1) / piece_bytes]
-                .map(|p| p.to_string())
-                .into();
+        let around = [0, 4 * GIB - 1, 4 * GIB, last - 20_000, last - 1];
+        let pieces: Vec<String> = around.iter().map(|at| (at / piece_bytes).to_string()).collect();
         let job = Job::Torrent(scratch.file("sparse.torrent", &torrent));
         let folder = scratch.folder("sparse");
         let leecher = libtorrent::start(
@@ -202,4 +204,20 @@ fn offsets_past_32_bits() {
             assert_eq!(Pattern(5).first_wrong(at, &bytes), None, "at {at}");
         }
     }
+}
+
+#[test]
+fn a_web_seed_that_the_configuration_allows() {
+    let scratch = Scratch::new();
+    let tree = awkward_tree(16 << 10);
+    let origin = Origin::start(tree.resources("/files/"), None);
+    let config = scratch
+        .file("relay.toml", format!("[origins.files]\nurl = \"{}\"\n", origin.url("/files/")).as_bytes());
+    let relay = Relay::start_for_peers(&scratch, &["--config", &config.display().to_string()]);
+    let mut metainfo = tree.hybrid();
+    metainfo.web_seeds = vec![origin.url("/files/")];
+    let file = scratch.file("published.torrent", &metainfo.to_bytes());
+    let content = relay.add(&[&file.display().to_string()]);
+    relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
+    check(&relay, &scratch, &tree, &content, &[Client::Qbittorrent]);
 }

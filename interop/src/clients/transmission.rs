@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process::{Process, run};
-use crate::relay::free_address;
+use crate::relay::{free_address, network_address};
 use crate::until;
 
 use super::{Job, Leecher, PROMPT};
@@ -14,6 +14,10 @@ use super::{Job, Leecher, PROMPT};
 #[must_use]
 pub fn is_installed() -> bool {
     let install = "apt install transmission-daemon transmission-cli";
+    if network_address().is_none() {
+        super::skip("Transmission refuses peers on loopback, and this machine has no other address");
+        return false;
+    }
     super::is_installed("transmission-daemon", &["--version"], install)
         && super::is_installed("transmission-remote", &["--version"], install)
 }
@@ -28,7 +32,6 @@ pub fn start(job: &Job, folder: &Path) -> Leecher {
     std::fs::create_dir_all(&home).expect("a folder for its settings");
     let control = free_address();
     let settings = serde_json::json!({
-        "bind-address-ipv4": "127.0.0.1",
         "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "utp-enabled": false,
         "port-forwarding-enabled": false, "peer-port": free_address().port(), "encryption": 0,
         "rpc-bind-address": "127.0.0.1", "rpc-port": control.port(), "rpc-authentication-required": false,

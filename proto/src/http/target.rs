@@ -72,9 +72,13 @@ impl<'a> Path<'a> {
     /// Checks a path, which begins with `/`.
     ///
     /// # Errors
-    /// An escape without two hexadecimal digits, an escaped NUL or `/`, or a segment that is `.` or `..` once decoded.
+    /// An escape without two hexadecimal digits, an escaped NUL or `/`, a bare `\`, or a segment that is `.` or `..` once decoded.
     pub fn parse(path: &'a str) -> Result<Self, TargetError> {
         let segments = path.strip_prefix('/').ok_or(TargetError)?;
+        // No byte of a URI (RFC 3986 §2), and what reads URLs as browsers do takes it for a `/`.
+        if path.contains('\\') {
+            return Err(TargetError);
+        }
         for segment in segments.split('/').map(Escaped) {
             if !segment.is_valid() || segment.bytes().any(|b| matches!(b, 0 | b'/')) {
                 return Err(TargetError);
@@ -256,6 +260,10 @@ mod tests {
         for target in ["/..", "/a/../b", "/a/.", "/%2e%2E/x", "/.%2e", "/%2e", "/a%2fb", "/a%2Fb", "/%00"] {
             check(target, None);
         }
+        for target in ["/..\\x", "/a\\..\\..\\b", "/\\"] {
+            check(target, None);
+        }
+        check("/..%5Cx", Some(&["..\\x"]));
         for target in ["/%", "/%4", "/%zz", "/a#b", "/ä", "/\u{7f}", "", "c/x", "*", "ftp://x/", "http:///x"]
         {
             check(target, None);

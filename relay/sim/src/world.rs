@@ -60,6 +60,8 @@ struct World {
     content_bytes_max: u64,
     unreadable: bool,
     trickles: bool,
+    /// Time in which nobody did anything.
+    idle_seconds: u64,
 }
 
 /// Plays the world of a seed to its end.
@@ -97,7 +99,7 @@ impl World {
         let tiny = random.one_in(4);
         let trickles = tiny && random.one_in(2);
         let faults = Faults {
-            receive_bytes_max: if trickles { 1 } else { *random.pick(&[7, 300, 65_536]) },
+            receive_bytes_max: if trickles { 1 } else { *random.pick(&[40, 300, 65_536]) },
             send_bytes_max: if tiny { 200 } else { *random.pick(&[3_000, 100_000, u64::MAX]) },
             socket_bytes: if tiny { 100 } else { *random.pick(&[2_000, 30_000, 200_000]) },
             unreadable_one_in: *random.pick(&[0, 0, 0, 2_000]),
@@ -121,6 +123,7 @@ impl World {
             content_bytes_max: if tiny { 20_000 } else { 200_000 },
             unreadable,
             trickles,
+            idle_seconds: 0,
             random,
         };
         world.populate();
@@ -145,7 +148,8 @@ impl World {
     }
 
     fn add_source(&mut self) {
-        let source = Source::new(self.random.bits(), &mut self.random, self.content_bytes_max);
+        let mut source = Source::new(self.random.bits(), &mut self.random, self.content_bytes_max);
+        source.was_slow = self.idle_seconds > 30;
         self.mail.push_back(News::Put(Arc::clone(&source.content)));
         self.sources.push(source);
     }
@@ -194,12 +198,15 @@ impl World {
         self.step(true);
     }
 
-    /// Half a minute in which no client does anything.
+    /// Half a minute, or more than anybody's patience, in which no client does anything.
     fn pass_a_while(&mut self) {
-        for source in &mut self.sources {
-            source.was_slow = true;
+        let seconds = *self.random.pick(&[30, 30, 30, 125]);
+        self.idle_seconds += seconds;
+        // Once is nothing that a relay may lose its patience over.
+        if self.idle_seconds > 30 {
+            self.sources.iter_mut().for_each(|source| source.was_slow = true);
         }
-        for _ in 0..60 {
+        for _ in 0..seconds * 2 {
             self.kernel.advance_ms(500);
             self.kernel.turn();
         }

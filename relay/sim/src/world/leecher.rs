@@ -13,7 +13,7 @@ use crate::peer::{Reader, frame};
 use crate::random::Random;
 
 /// Sent this often, so that a relay does not lose its patience while it is the one that makes us wait.
-const KEEP_ALIVE_MS: u64 = 40_000;
+const KEEP_ALIVE_MS: u64 = 20_000;
 
 /// What is true of one connection.
 #[derive(Debug)]
@@ -258,7 +258,7 @@ impl Leecher {
     fn ended(&mut self, around: &mut Around<'_>) {
         let source = &around.sources[self.source];
         assert!(
-            source.was_lost || around.unreadable || around.trickles,
+            source.was_lost || source.was_slow || around.unreadable || around.trickles,
             "cut off without a reason: {}, counted {:?}",
             self.describe(),
             super::reasons(&around.kernel.counters)

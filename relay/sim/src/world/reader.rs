@@ -161,8 +161,11 @@ impl Client {
     }
 
     fn connect(&mut self, around: &mut Around<'_>) {
-        if !self.wishes.is_empty() && around.kernel.now().monotonic_ms() >= self.wait_until_ms {
-            self.conn = Some(around.kernel.connect(Protocol::Http, self.host));
+        let Some(wish) = self.wishes.front() else { return };
+        if around.sources[wish.source].is_known && around.kernel.now().monotonic_ms() >= self.wait_until_ms {
+            let conn = around.kernel.connect(Protocol::Http, self.host);
+            self.conn = Some(conn);
+            self.ask(conn, around);
         }
     }
 

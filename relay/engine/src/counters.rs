@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::durations::Durations;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -124,6 +126,8 @@ pub struct Counters {
     pub connections_bittorrent: Gauge,
     /// HTTP requests whose head was read.
     pub requests: Counter,
+    /// Time from the end of a request's head to the last byte of its answer handed to the kernel.
+    pub request_durations: Durations,
     /// HTTP answers by class of status: index 1 to 5.
     pub responses: [Counter; 6],
     /// Bytes of contents sent over HTTP.
@@ -156,8 +160,8 @@ pub struct Counters {
     pub brought_in: Counter,
     /// Completion queue overflows.
     pub ring_overflows: Counter,
-    /// Nanoseconds of the longest loop since start.
-    pub loop_ns_max: Gauge,
+    /// Time of a loop from its first event to its end.
+    pub loop_durations: Durations,
 }
 
 impl Counters {

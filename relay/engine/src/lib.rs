@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod counters;
+pub mod durations;
 pub mod event;
 pub mod ids;
 pub mod ledger;

@@ -109,9 +109,7 @@ impl<F: FnMut(Outward)> Driver<F> {
             self.listeners.wake(&self.epoll, self.now)?;
             self.sender.close_idle_files(self.now);
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
-            if loop_ns > self.counters.loop_ns_max.value() {
-                self.counters.loop_ns_max.set(loop_ns);
-            }
+            self.counters.loop_durations.record_ns(loop_ns);
         }
         Ok(())
     }

@@ -113,10 +113,8 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             self.read_mail();
             self.deliver(Event::Turn);
             self.sender.close_idle_files(self.now);
-            let loop_ns = clock::now().monotonic_ns - self.now.monotonic_ns;
-            if loop_ns > self.counters.loop_ns_max.value() {
-                self.counters.loop_ns_max.set(loop_ns);
-            }
+            let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
+            self.counters.loop_durations.record_ns(loop_ns);
         }
         Ok(())
     }

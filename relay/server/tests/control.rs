@@ -300,13 +300,14 @@ fn metrics_are_named_once_and_explained() {
             "millrace_sent_bytes_total{path=\"zerocopy\"}",
             "millrace_sent_bytes_total{path=\"copy\"}",
             "millrace_fill_to_first_byte_seconds_count",
+            "millrace_request_seconds_count",
+            "millrace_shard_loop_seconds_count",
             "millrace_connections{protocol=\"http\",state=\"open\"}",
             "millrace_hash_failures_total",
             "millrace_cap_bytes_per_second",
             "millrace_cap_waits_total",
             "millrace_store_bytes{state=\"used\"}",
             "millrace_evictions_total",
-            "millrace_shard_loop_seconds",
             "millrace_ring_overflow_total",
         ] {
             assert!(samples.contains(needed), "{needed} is missing");

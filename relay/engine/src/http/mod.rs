@@ -46,6 +46,8 @@ pub(crate) struct Session {
     input_ended: bool,
     state: State,
     head_by: Deadline,
+    /// When the head of the request being answered was complete.
+    asked: Now,
 }
 
 impl Session {
@@ -56,6 +58,7 @@ impl Session {
             input_ended: false,
             state: State::Head,
             head_by: after(now, limits.head_timeout, Reason::SlowHead),
+            asked: now,
         }
     }
 
@@ -179,6 +182,8 @@ impl Session {
 
     fn end_of_answer(&mut self, cx: &mut Context<'_>, keep_alive: bool) -> Step {
         self.state = State::Head;
+        let took_ns = cx.now.monotonic_ns.saturating_sub(self.asked.monotonic_ns);
+        cx.shared.counters.request_durations.record_ns(took_ns);
         if !keep_alive || cx.shared.draining {
             return Err(End::AfterOutput(Reason::EndOfAnswer));
         }
@@ -204,6 +209,7 @@ impl Session {
             }
             Parsed::Request { .. } => {
                 cx.shared.counters.requests.increment();
+                self.asked = cx.now;
                 self.with_request(cx, route::answer)?;
                 Ok(!matches!(self.state, State::Asking | State::Waiting { .. }))
             }

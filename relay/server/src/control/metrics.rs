@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use millrace_engine::counters::{Counters, Reason};
+use millrace_engine::durations::Durations;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -19,7 +20,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::ingest::metrics::{FIRST_BYTE_MS, IngestMetrics};
+use crate::ingest::metrics::IngestMetrics;
 
 use super::index::state_of;
 use super::questions::Questions;
@@ -196,8 +197,16 @@ fn bytes(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
 fn shards(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
     out.gauge("shards", "Threads of the data plane", alone(count_of(counters.len())))?;
     out.counter("shard_loops", "Loops that shards turned", alone(sum(counters, |c| c.loops.value())))?;
-    let longest = counters.iter().map(|counters| counters.loop_ns_max.value()).max().unwrap_or(0);
-    out.gauge_f64("shard_loop_seconds", "Longest loop of any shard since start", as_f64(longest) / 1e9)?;
+    out.durations(
+        "request_seconds",
+        "Time from the end of a request's head to the last byte of its answer handed to the kernel",
+        counters.iter().map(|counters| &counters.request_durations),
+    )?;
+    out.durations(
+        "shard_loop_seconds",
+        "Time of a shard's loop, from its first event to its end",
+        counters.iter().map(|counters| &counters.loop_durations),
+    )?;
     out.counter(
         "parked",
         "Readers that waited for bytes on their way",
@@ -244,13 +253,10 @@ fn ingest(out: &mut Writer<'_>, ingest: &IngestMetrics) -> fmt::Result {
         "Origin addresses refused for where they lead",
         alone(ingest.guard_refusals.value()),
     )?;
-    let bounds = FIRST_BYTE_MS.iter().map(|ms| as_f64(*ms) / 1e3).chain([f64::INFINITY]);
-    let buckets: Vec<_> = bounds.zip(ingest.fill_to_first_byte.iter().map(|bucket| bucket.value())).collect();
-    out.histogram(
+    out.durations(
         "fill_to_first_byte_seconds",
         "Time from the start of a fill to its first byte",
-        as_f64(ingest.fill_to_first_byte_us.value()) / 1e6,
-        &buckets,
+        [&ingest.fill_to_first_byte],
     )
 }
 
@@ -320,10 +326,25 @@ impl Writer<'_> {
         self.family(name, help, MetricType::Gauge, [(&[][..], ConstGauge::new(value))])
     }
 
-    fn histogram(&mut self, name: &str, help: &str, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
-        let count = buckets.iter().map(|(_, count)| count).sum();
+    /// A histogram of several counts of durations together.
+    fn durations<'d>(
+        &mut self,
+        name: &str,
+        help: &str,
+        durations: impl IntoIterator<Item = &'d Durations>,
+    ) -> fmt::Result {
+        let (mut buckets, mut sum_ns, mut count) = (Vec::new(), 0, 0);
+        for durations in durations {
+            sum_ns += durations.sum_ns();
+            buckets.resize(durations.buckets().count(), (f64::INFINITY, 0));
+            for (bucket, (bound_us, fell)) in buckets.iter_mut().zip(durations.buckets()) {
+                bucket.0 = bound_us.map_or(f64::INFINITY, |us| as_f64(us) / 1e6);
+                bucket.1 += fell;
+                count += fell;
+            }
+        }
         self.descriptor(name, help, MetricType::Histogram, |mut encoder| {
-            encoder.encode_histogram::<[(&str, &str); 0]>(sum, count, buckets, None)
+            encoder.encode_histogram::<[(&str, &str); 0]>(as_f64(sum_ns) / 1e9, count, &buckets, None)
         })
     }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use millrace_engine::counters::{Counter, Gauge};
-
-/// Upper bounds of the first-byte histogram, in milliseconds; one more bucket takes what is slower.
-pub const FIRST_BYTE_MS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000];
+use millrace_engine::durations::Durations;
 
 /// The counters of ingest.
 #[derive(Debug, Default)]
@@ -24,10 +22,8 @@ pub struct IngestMetrics {
     pub origin_changes: Counter,
     /// Connections that were refused because of where they led.
     pub guard_refusals: Counter,
-    /// Time from the start of a fill to its first byte, by [`FIRST_BYTE_MS`].
-    pub fill_to_first_byte: [Counter; FIRST_BYTE_MS.len() + 1],
-    /// Sum of those times, in microseconds.
-    pub fill_to_first_byte_us: Counter,
+    /// Time from the start of a fill to its first byte.
+    pub fill_to_first_byte: Durations,
 }
 
 impl IngestMetrics {
@@ -39,10 +35,6 @@ impl IngestMetrics {
 
     /// Counts a first byte.
     pub fn first_byte(&self, after: Duration) {
-        let ms = after.as_millis();
-        let bucket =
-            FIRST_BYTE_MS.iter().position(|bound| ms <= u128::from(*bound)).unwrap_or(FIRST_BYTE_MS.len());
-        self.fill_to_first_byte[bucket].increment();
-        self.fill_to_first_byte_us.add(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+        self.fill_to_first_byte.record_ns(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
 }

@@ -223,8 +223,12 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    fn one(file: Range<u64>) -> Vec<Range<u64>> {
+        std::iter::once(file).collect()
+    }
+
     fn single(length: u64, piece_bytes: u64) -> Planner {
-        Planner::new(length, piece_bytes, vec![0..length], true)
+        Planner::new(length, piece_bytes, one(0..length), true)
     }
 
     /// Takes everything there is to ask for.
@@ -277,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_demand_in_a_large_piece_of_unknown_hash_is_answered_from_nearby() {
-        let mut planner = Planner::new(64 * MIB, 16 * MIB, vec![0..64 * MIB], false);
+        let mut planner = Planner::new(64 * MIB, 16 * MIB, one(0..64 * MIB), false);
         planner.demand(21 * MIB + 300_000, 10);
         let range = planner.next(true).unwrap();
         assert_eq!(range, 21 * MIB + 262_144..21 * MIB + 262_144 + 5 * 262_144);

@@ -3,9 +3,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use millrace_send::socket::make_listener;
 use socket2::SockRef;
+
+/// How often a port that is in use is tried again, and how long after the last time: a second in all.
+const TRIES_MAX: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Why a port cannot be listened on. The message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +64,7 @@ pub fn tcp(
     let failed = |error| ListenError::from(error, address, flag);
     // A second relay of the same user could join a group of `SO_REUSEPORT` and take half the connections unnoticed, so the
     // port is first taken without it.
-    let taken = make_listener(address, false, None).map_err(failed)?;
+    let taken = patiently(|| make_listener(address, false, None)).map_err(failed)?;
     let address = local(&taken).map_err(failed)?;
     drop(taken);
     let failed = |error| ListenError::from(error, address, flag);
@@ -78,7 +83,19 @@ pub fn udp(address: SocketAddr, flag: &'static str) -> Result<UdpSocket, ListenE
         socket.set_nonblocking(true)?;
         Ok(socket)
     };
-    open().map_err(|error| ListenError::from(error, address, flag))
+    patiently(open).map_err(|error| ListenError::from(error, address, flag))
+}
+
+/// Tries again for a moment: io_uring gives the sockets of a process that was killed back only some time after it is gone, and a
+/// supervisor starts the next one at once.
+fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES_MAX {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(BETWEEN_TRIES),
+            result => return result,
+        }
+    }
+    open()
 }
 
 fn local(listener: &OwnedFd) -> io::Result<SocketAddr> {

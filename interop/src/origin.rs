@@ -86,6 +86,7 @@ struct Shared {
     /// Counts up when the files change: part of the ETag and of the bytes.
     version: AtomicU64,
     sent: AtomicU64,
+    connections: AtomicU64,
     log: Mutex<Vec<Entry>>,
     stopped: AtomicBool,
 }
@@ -104,6 +105,7 @@ impl Origin {
             faults_left: AtomicU32::new(0),
             version: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             log: Mutex::new(Vec::new()),
             stopped: AtomicBool::new(false),
         });
@@ -115,7 +117,11 @@ impl Origin {
                 }
                 let serving = Arc::clone(&accepting);
                 // A relay that hangs up has been given what it wanted.
-                std::thread::spawn(move || serving.serve(stream).ok());
+                std::thread::spawn(move || {
+                    serving.connections.fetch_add(1, Ordering::SeqCst);
+                    serving.serve(stream).ok();
+                    serving.connections.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Origin { shared, address }
@@ -137,6 +143,12 @@ impl Origin {
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// The access log.

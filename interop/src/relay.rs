@@ -96,6 +96,11 @@ impl Relay {
     #[track_caller]
     pub fn restart(&mut self) {
         self.kill();
+        // io_uring gives its sockets back a moment after the process is gone; a supervisor would try again.
+        let free = |address: SocketAddr| TcpListener::bind(address).is_ok();
+        until("the addresses to be free", PROMPT, || {
+            (free(self.http) && free(self.bittorrent)).then_some(())
+        });
         let mut process = Process::spawn(&mut self.serve_command(), self.log.clone());
         let address = self.http;
         until("the relay to be ready", PROMPT, || {

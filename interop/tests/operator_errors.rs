@@ -61,7 +61,7 @@ fn check_one_line(finished: &Finished, exit: i32, parts: &[&str]) {
 fn bad_arguments() {
     let scratch = Scratch::new();
     check_one_line(&serve(&scratch, &["--egress", "fast"]), 2, &["--egress", "fast"]);
-    check_one_line(&serve(&scratch, &["--capacity", "-1"]), 2, &["--capacity"]);
+    check_one_line(&serve(&scratch, &["--capacity", "lots"]), 2, &["--capacity", "lots"]);
     check_one_line(&serve(&scratch, &["--http", "8080"]), 2, &["--http", "8080"]);
     check_one_line(&serve(&scratch, &["--io", "magic"]), 2, &["--io", "magic"]);
     assert_eq!(relay(&["serve", "--no-such-flag"]).status.code(), Some(2));
@@ -145,9 +145,9 @@ fn bad_requests_to_a_running_relay_change_nothing() {
     let scratch = Scratch::new();
     let relay = Relay::start(&scratch, &[]);
     let torn = scratch.file("torn.torrent", b"d4:infod6:lengthi5e").display().to_string();
-    check_one_line(&relay.command(&["add", &torn]), 1, &["torn.torrent"]);
+    check_one_line(&relay.command(&["add", &torn]), 1, &["torrent", "malformed"]);
     let garbage = scratch.file("garbage.torrent", &Pattern(9).bytes(0, 5000)).display().to_string();
-    check_one_line(&relay.command(&["add", &garbage]), 1, &["garbage.torrent"]);
+    check_one_line(&relay.command(&["add", &garbage]), 1, &["torrent", "malformed"]);
     let absent = scratch.join("absent.iso").display().to_string();
     check_one_line(&relay.command(&["add", &absent]), 1, &["absent.iso"]);
     let nobody = format!("http://{}/file", free_address());
@@ -157,7 +157,7 @@ fn bad_requests_to_a_running_relay_change_nothing() {
         1,
         &["aaaaaaaaaaaaaaaaaaaaaaaaaa"],
     );
-    check_one_line(&relay.command(&["status", "not-an-id"]), 1, &["not-an-id"]);
+    check_one_line(&relay.command(&["status", "not-an-id"]), 2, &["not-an-id"]);
     let index = relay.get("/index.json").text();
     assert!(index.contains("\"contents\":[]"), "{index}");
 }

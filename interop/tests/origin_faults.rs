@@ -11,7 +11,8 @@ use millrace_interop::scratch::Scratch;
 use millrace_interop::{PATIENCE, until};
 use millrace_proto::admin::{ContentState, ContentStatus};
 
-const LENGTH: u64 = 24_000_003;
+/// More than eight connections have under way at once (8 × 4 MiB), so that a change comes between two ranges.
+const LENGTH: u64 = 80_000_003;
 const BYTES: Pattern = Pattern(77);
 
 struct Faulty {
@@ -149,7 +150,7 @@ fn another_etag_in_the_middle_starts_a_new_content_and_mixes_nothing() {
 /// `status` says what is wrong, in the answer and on the command line.
 #[track_caller]
 fn names_the_error(faulty: &Faulty, id: &str) {
-    let error = until("an error in status", Duration::from_secs(120), || faulty.relay.status(id).error);
+    let error = until("an error in status", Duration::from_secs(30), || faulty.relay.status(id).error);
     assert!(!error.is_empty() && !error.contains('\n'), "`{error}`");
     let shown = faulty.relay.command(&["status", id]);
     assert!(shown.status.success() && !shown.stdout.is_empty(), "{}", shown.stderr);

@@ -49,7 +49,8 @@ mod tests {
     fn a_range_past_what_was_written_is_absent() {
         let folder = std::env::temp_dir();
         if !probe_works(&folder).unwrap() {
-            println!("skipped: cachestat does not work in {}", folder.display());
+            use std::io::Write as _;
+            writeln!(std::io::stderr(), "skipped: cachestat does not work in {}", folder.display()).ok();
             return;
         }
         let path = folder.join(format!("millrace-resident-{}", std::process::id()));

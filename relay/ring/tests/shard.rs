@@ -156,14 +156,14 @@ fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
     check_with(name, &Limits { connections_max, ..Limits::default() }, scenario);
 }
 
-#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn check_with(name: &str, limits: &Limits, scenario: impl Fn(&Relay)) {
     if let Err(refusal) = millrace_ring::probe().verdict {
         assert!(
             std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
             "{name}: io_uring is required and not available: {refusal}"
         );
-        println!("{name}: skipped: io_uring is not available: {refusal}");
+        // Past the test harness, which keeps what a passing test prints to itself.
+        writeln!(std::io::stderr(), "{name}: skipped: io_uring is not available: {refusal}").ok();
         return;
     }
     for path in [SendPath::Sendfile, SendPath::Reference] {

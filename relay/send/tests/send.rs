@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use millrace_engine::event::Sent;
@@ -288,7 +288,7 @@ fn what_is_not_in_memory_is_said_to_be_absent_and_can_be_brought_in() {
     let stored = stored();
     for path in PATHS {
         if !stored.drop_from_memory(0) {
-            println!("skipped: the page cache cannot be dropped here");
+            writeln!(std::io::stderr(), "skipped: the page cache cannot be dropped here").ok();
             return;
         }
         let mut bench = Bench::new(path);

@@ -468,6 +468,29 @@ fn what_does_not_fit_the_store_fails_with_what_to_do() {
     thread.join().unwrap();
 }
 
+#[test]
+fn no_two_pulls_are_promised_the_same_room() {
+    let file = |seed| File { length: LENGTH, seed };
+    let slow = Behaviour { rate: Some(2 * MIB), ..Behaviour::default() };
+    let origin = Origin::start([("/a".to_owned(), file(1)), ("/b".to_owned(), file(2))].into(), slow);
+    let mut relay = Relay::new();
+    let options = Options { capacity: Some(LENGTH + LENGTH / 2), ..Options::default() };
+    let folder = relay.folder.join("small");
+    let config = IngestConfig { store: folder.clone(), ..config() };
+    relay.ingest.stop();
+    relay.thread.take().unwrap().join().unwrap();
+    relay.store = Arc::new(Store::open(&folder, options).unwrap());
+    let (ingest, thread) = Ingest::start(config, Arc::clone(&relay.store), Shards::default()).unwrap();
+    (relay.ingest, relay.thread) = (ingest, Some(thread));
+    let first = relay.add(from(&origin.url("/a")));
+    let second = relay.add(from(&origin.url("/b")));
+    let error = relay.wait_failed(second.id());
+    assert!(error.contains("--capacity"), "{error}");
+    assert_ne!(first.state(), State::Complete, "the first must still be on its way");
+    origin.behave(Behaviour::default());
+    check_bytes(&relay.wait_complete(first.id()), 1, LENGTH);
+}
+
 /// A torrent of what `url` has, made by a relay.
 fn torrent_of(url: &str) -> Vec<u8> {
     let relay = Relay::new();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
@@ -36,6 +36,19 @@ pub(super) struct Context {
     pub hashers: Arc<Semaphore>,
     /// The pulls under way, as last seen.
     pub statuses: Arc<Mutex<HashMap<ContentId, PullStatus>>>,
+    /// The pulls that were promised room for all their bytes. Locked while one is decided on, so that no two get the same room.
+    pub promised: tokio::sync::Mutex<Vec<Weak<Promise>>>,
+}
+
+/// Room for the rest of a content, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Promise(Arc<Content>);
+
+impl Promise {
+    /// Bytes that are still to come.
+    fn bytes(&self) -> u64 {
+        self.0.length().map_or(0, |length| length.saturating_sub(self.0.visible_bytes()))
+    }
 }
 
 impl Context {
@@ -91,6 +104,20 @@ impl Context {
         let _ = content.take_parked();
         let id = content.id();
         self.shards.broadcast(|| News::Changed(id));
+    }
+
+    /// Promises room for all of `content` that is still to come, beside what other pulls were promised.
+    ///
+    /// # Errors
+    /// As [`Context::make_room`].
+    pub(super) async fn promise_room(&self, content: &Arc<Content>) -> io::Result<Arc<Promise>> {
+        let mut promised = self.promised.lock().await;
+        promised.retain(|promise| promise.strong_count() > 0);
+        let promise = Arc::new(Promise(Arc::clone(content)));
+        let others = promised.iter().filter_map(Weak::upgrade).map(|other| other.bytes());
+        self.make_room(others.fold(promise.bytes(), u64::saturating_add)).await?;
+        promised.push(Arc::downgrade(&promise));
+        Ok(promise)
     }
 
     /// Evicts what may go until `bytes` more fit.

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use millrace_pagecache::State;
 use millrace_pagecache::content::Content;
 
-use super::context::Context;
+use super::context::{Context, Promise};
 use super::pull::{End, First, Pull};
 use super::sources::Sources;
 use super::{digest, growing, publish};
@@ -63,13 +63,11 @@ async fn fill_to_end(
     let pull =
         (!content.is_growing()).then(|| Pull::new(Arc::clone(context), Arc::clone(content), sources.clone()));
     show(pull.clone().map_or(Running::Other, Running::Pull));
-    if !content.is_complete() && !content.is_imported() {
-        make_room(context, content).await?;
-        content.set_error(None);
-        if content.state() != State::Paused {
-            context.change(content, State::Pulling);
-        }
-    }
+    // Kept to the end, so that no other pull is promised the same room.
+    let _room = match content.is_complete() || content.is_imported() {
+        true => None,
+        false => Some(begin(context, content).await?),
+    };
     let Some(pull) = pull else {
         return match growing::fill(context, content, sources, first).await {
             End::Complete => finish(context, &settle(context, content).await?, sources, show).await,
@@ -77,6 +75,17 @@ async fn fill_to_end(
         };
     };
     fill_ranges(context, content, sources, pull, first).await
+}
+
+/// Finds room for what is still to come.
+async fn begin(context: &Arc<Context>, content: &Arc<Content>) -> Result<Arc<Promise>, End> {
+    let promised = context.promise_room(content).await;
+    let promise = promised.map_err(|error| End::Failed(context.io_error(&error)))?;
+    content.set_error(None);
+    if content.state() != State::Paused {
+        context.change(content, State::Pulling);
+    }
+    Ok(promise)
 }
 
 /// Hashes what a growing content became.
@@ -189,11 +198,6 @@ async fn record_digest(
         "SHA-256 is {} and should be {wanted}: what was served while pulling could not be verified",
         HEXLOWER.encode(&digest)
     )))
-}
-
-async fn make_room(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {
-    let missing = content.length().map_or(0, |length| length.saturating_sub(content.visible_bytes()));
-    context.make_room(missing).await.map_err(|error| End::Failed(context.io_error(&error)))
 }
 
 async fn commit(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {

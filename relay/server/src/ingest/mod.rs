@@ -152,6 +152,7 @@ impl Ingest {
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
             statuses: Arc::clone(&statuses),
+            promised: tokio::sync::Mutex::default(),
         });
         let (sender, commands) = mpsc::unbounded_channel();
         let thread = runtime::spawn("ingest", move || run(context, commands))?;

@@ -55,7 +55,7 @@ pub(super) enum ExchangeError {
 /// The clients, and who we are.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    /// For trackers that the operator named.
+    /// For trackers on hosts that the operator named.
     trusted: reqwest::Client,
     /// For all others.
     guarded: reqwest::Client,
@@ -84,7 +84,8 @@ impl Exchange {
         });
         let random = SystemRandom::new();
         Ok(Exchange {
-            trusted: builder().redirect(Policy::limited(REDIRECTS_MAX)).build()?,
+            // A named host is trusted for itself, not for where it sends us.
+            trusted: builder().redirect(Policy::none()).no_proxy().build()?,
             guarded: builder().redirect(checked).no_proxy().dns_resolver(PublicResolver).build()?,
             peer_id,
             port,

@@ -13,6 +13,10 @@ use millrace_proto::id::ContentId;
 use millrace_proto::tracker::AnnounceEvent;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
+use url::Url;
+
+use crate::ingest::origin::Trust;
+use crate::ingest::sources::Sources;
 
 use super::describe::Links;
 use super::index::Entry;
@@ -86,7 +90,7 @@ impl Announcer {
             entry: Arc::clone(entry),
             changed: Arc::clone(&changed),
             tiers,
-            trusted: is_operators(&entry.content),
+            named: named_hosts(&entry.content),
         };
         let task = tokio::spawn(course.run());
         torrents.insert(entry.content.id(), Torrent { content: Arc::clone(&entry.content), changed, task });
@@ -126,12 +130,19 @@ fn foreign(announce: &[Vec<String>], own: &[String]) -> Vec<Vec<String>> {
     tiers
 }
 
-/// Whether the operator handed in the torrent itself, so that its trackers may be at any address. One that was fetched from a URL is
-/// a stranger's word.
-fn is_operators(content: &Content) -> bool {
-    let sources = content.sources();
-    let key = sources.get("key").and_then(|key| key.as_str()).unwrap_or_default();
-    key.starts_with("torrent ") || (key.starts_with("from ") && !key.contains("://"))
+/// The hosts that the operator named as origins of this content: its trackers may be there, wherever that is. All else that a torrent
+/// names is a stranger's word, whoever handed the torrent in.
+fn named_hosts(content: &Content) -> Vec<String> {
+    let origins = Sources::from_value(content.sources()).origins.into_iter();
+    let named = origins.filter(|origin| origin.trust == Trust::Named);
+    named.filter_map(|origin| origin.url.host_str().map(str::to_owned)).collect()
+}
+
+fn is_named(tracker: &str, hosts: &[String]) -> bool {
+    let url = Url::parse(tracker).ok();
+    url.as_ref()
+        .and_then(Url::host_str)
+        .is_some_and(|host| hosts.iter().any(|named| named.eq_ignore_ascii_case(host)))
 }
 
 /// The announces of one torrent.
@@ -140,7 +151,7 @@ struct Course {
     entry: Arc<Entry>,
     changed: Arc<Notify>,
     tiers: Vec<Vec<String>>,
-    trusted: bool,
+    named: Vec<String>,
 }
 
 /// What the trackers were told last.
@@ -241,9 +252,10 @@ impl Course {
         for tier in &mut self.tiers {
             for at in 0..tier.len() {
                 let mut interval = None;
+                let trusted = is_named(&tier[at], &self.named);
                 // A hybrid torrent is two swarms (BEP 52).
                 for swarm in self.entry.swarms() {
-                    match self.shared.exchange.announce(&tier[at], swarm.0, &report, self.trusted).await {
+                    match self.shared.exchange.announce(&tier[at], swarm.0, &report, trusted).await {
                         Ok(wanted) => interval = Some(wanted),
                         Err(error) => {
                             tracing::debug!(tracker = %tier[at], %error, id = %content.id(), "announce");
@@ -279,6 +291,19 @@ mod tests {
         assert_eq!(foreign(&given, &own), tiers(&[&["http://a"], &["udp://b"]]));
         let many = vec![vec!["http://x".to_owned(); 40], vec!["http://y".to_owned()]];
         assert_eq!(foreign(&many, &own).concat().len(), TRACKERS_MAX);
+    }
+
+    #[test]
+    fn trackers_are_trusted_only_on_hosts_that_were_named() {
+        let hosts = vec!["10.0.0.1".to_owned(), "lan".to_owned()];
+        for named in ["http://10.0.0.1:6969/announce", "http://lan/announce", "udp://LAN:80/announce"] {
+            assert!(is_named(named, &hosts), "{named}");
+        }
+        for strange in
+            ["http://127.0.0.1/", "http://lan.example/", "http://lan@127.0.0.1/", "udp:", "lan", ""]
+        {
+            assert!(!is_named(strange, &hosts), "{strange}");
+        }
     }
 
     #[test]

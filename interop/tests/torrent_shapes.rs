@@ -105,12 +105,10 @@ fn piece_lengths_from_16_kib_to_16_mib() {
         let tree = Tree::file(&format!("pieces-{piece_bytes}.bin"), 40_000_001, piece_bytes);
         let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
         check(&relay, &scratch, &tree, &content, &[Client::Libtorrent]);
-        std::fs::remove_dir_all(scratch.join("Libtorrent")).ok();
         // A client of v1 alone for the smallest and the largest: it takes its time to start.
         if matches!(piece_bytes, 0x4000 | 0x100_0000) {
             let (_origin, content) = pulled(&relay, &scratch, &tree, tree.v1());
             check(&relay, &scratch, &tree, &content, &[Client::Transmission]);
-            std::fs::remove_dir_all(scratch.join("Transmission")).ok();
         }
     }
 }
@@ -125,7 +123,6 @@ fn a_magnet_link_with_metadata_from_the_relay() {
         let magnet = until("a magnet link", PATIENCE, || relay.status(&content.id).magnet);
         for client in clients {
             tree.check(&client.start(&Job::Magnet(magnet.clone()), &scratch).finish());
-            std::fs::remove_dir_all(scratch.join(&format!("{client:?}"))).ok();
         }
     }
 }

@@ -107,7 +107,10 @@ impl Client {
     /// If it cannot be started or does not take the job.
     #[must_use]
     pub fn start(self, job: &Job, scratch: &Scratch) -> Leecher {
-        let folder = scratch.folder(&format!("{self:?}"));
+        // Settings lie beside the folder, so no second start may find those of a first.
+        let mut names = (1..).map(|number| format!("{self:?}-{number}"));
+        let unused = names.find(|name| !scratch.join(name).exists());
+        let folder = scratch.folder(&unused.expect("endless names"));
         match self {
             Client::Libtorrent => libtorrent::start(job, &folder, &[]),
             Client::Transmission => transmission::start(job, &folder),

@@ -49,6 +49,19 @@ impl Relay {
         Relay::at(&folder, config())
     }
 
+    fn with_capacity(capacity: u64) -> Relay {
+        let mut relay = Relay::new();
+        relay.ingest.stop();
+        relay.thread.take().unwrap().join().unwrap();
+        let folder = relay.folder.join("small");
+        let options = Options { capacity: Some(capacity), ..Options::default() };
+        relay.store = Arc::new(Store::open(&folder, options).unwrap());
+        let config = IngestConfig { store: folder, ..config() };
+        let (ingest, thread) = Ingest::start(config, Arc::clone(&relay.store), Shards::default()).unwrap();
+        (relay.ingest, relay.thread) = (ingest, Some(thread));
+        relay
+    }
+
     fn at(folder: &Path, config: IngestConfig) -> Relay {
         std::fs::create_dir_all(folder).unwrap();
         let store = Arc::new(Store::open(folder, Options::default()).unwrap());
@@ -473,15 +486,7 @@ fn no_two_pulls_are_promised_the_same_room() {
     let file = |seed| File { length: LENGTH, seed };
     let slow = Behaviour { rate: Some(2 * MIB), ..Behaviour::default() };
     let origin = Origin::start([("/a".to_owned(), file(1)), ("/b".to_owned(), file(2))].into(), slow);
-    let mut relay = Relay::new();
-    let options = Options { capacity: Some(LENGTH + LENGTH / 2), ..Options::default() };
-    let folder = relay.folder.join("small");
-    let config = IngestConfig { store: folder.clone(), ..config() };
-    relay.ingest.stop();
-    relay.thread.take().unwrap().join().unwrap();
-    relay.store = Arc::new(Store::open(&folder, options).unwrap());
-    let (ingest, thread) = Ingest::start(config, Arc::clone(&relay.store), Shards::default()).unwrap();
-    (relay.ingest, relay.thread) = (ingest, Some(thread));
+    let relay = Relay::with_capacity(LENGTH + LENGTH / 2);
     let first = relay.add(from(&origin.url("/a")));
     let second = relay.add(from(&origin.url("/b")));
     let error = relay.wait_failed(second.id());
@@ -489,6 +494,18 @@ fn no_two_pulls_are_promised_the_same_room() {
     assert_ne!(first.state(), State::Complete, "the first must still be on its way");
     origin.behave(Behaviour::default());
     check_bytes(&relay.wait_complete(first.id()), 1, LENGTH);
+}
+
+#[test]
+fn an_origin_that_promises_terabytes_holds_nobody_up() {
+    let huge = Origin::single(8 << 40, SEED, Behaviour { rate: Some(MIB), ..Behaviour::default() });
+    let origin = Origin::single(LENGTH, SEED, Behaviour::default());
+    let relay = Relay::with_capacity(2 * LENGTH);
+    let terabytes = relay.add(from(&huge.file_url()));
+    let content = relay.add(from(&origin.file_url()));
+    check_bytes(&relay.wait_complete(content.id()), SEED, LENGTH);
+    let error = relay.wait_failed(terabytes.id());
+    assert!(error.contains("--capacity"), "{error}");
 }
 
 /// A torrent of what `url` has, made by a relay.

@@ -290,9 +290,11 @@ fn planner_for(content: &Content) -> Planner {
         let _ = planner.arrived(layout.piece_range(piece));
     }
     // Without hashes bytes are visible before their piece is complete, and what is visible is not written again.
-    let mut at = 0;
-    while !content.hashes_known() && at < layout.length() {
+    // The look ends with the last of them: a fresh content of terabytes is not searched.
+    let (mut at, mut found) = (0, 0);
+    while !content.hashes_known() && at < layout.length() && found < content.visible_bytes() {
         let end = content.visible_until(at, layout.length());
+        found += end - at;
         let _ = planner.arrived(at..end);
         at = if end > at { end } else { (at / layout.block_bytes() + 1) * layout.block_bytes() };
     }

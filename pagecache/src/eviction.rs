@@ -44,8 +44,8 @@ impl Budget {
     }
 }
 
-/// The contents to evict, in order, so that `wanted` more bytes fit. It may fall short: the caller looks at the budget
-/// again.
+/// The contents to evict, in order, so that `wanted` more bytes fit. None where all of them together would not do: the
+/// caller looks at the budget again.
 ///
 /// A content that was asked for n times counts as n + 1 times as recently used: the time since its last use is divided
 /// by n + 1, and the largest quotient goes first.
@@ -67,6 +67,10 @@ pub fn choose(candidates: &[Candidate], budget: &Budget, wanted: u64, now: u64) 
         }
         excess = excess.saturating_sub(candidate.bytes);
         chosen.push(candidate.id);
+    }
+    if excess > 0 {
+        // An origin that promises more than can ever fit must not empty the store for nothing.
+        chosen.clear();
     }
     chosen
 }
@@ -91,13 +95,16 @@ mod tests {
         check(&contents, 10, &[]);
         check(&contents, 11, &[2]);
         check(&contents, 25, &[2, 1]);
-        check(&contents, u64::MAX, &[2, 1, 3]);
+        check(&contents, 40, &[2, 1, 3]);
+        check(&contents, 41, &[]);
+        check(&contents, u64::MAX, &[]);
     }
 
     #[test]
     fn what_may_not_go_stays() {
         let pinned = Candidate { evictable: false, ..content(1, 0, 0) };
-        check(&[pinned, content(2, 900, 50)], 30, &[2]);
+        check(&[pinned, content(2, 900, 50)], 20, &[2]);
+        check(&[pinned, content(2, 900, 50)], 30, &[]);
     }
 
     #[test]

@@ -76,6 +76,12 @@ impl NewPull {
         if request.sources.is_empty() && request.metainfo.is_none() {
             return Err(AddError::NoSource);
         }
+        if request.name.as_deref().is_some_and(|name| !is_file_name(name)) {
+            return Err(wrong("name"));
+        }
+        if !request.mirrors.iter().all(|mirror| is_web_url(mirror)) {
+            return Err(wrong("mirrors"));
+        }
         Ok(NewPull {
             sources: request.sources,
             id: request.id.map(|id| id.parse().map_err(|_| wrong("id"))).transpose()?,
@@ -117,6 +123,15 @@ impl NewPull {
             (None, None) => format!("from {}", self.sources.join(" ")),
         }
     }
+}
+
+/// Whether a name can be that of one file, everywhere.
+fn is_file_name(name: &str) -> bool {
+    metalink::is_safe_name(name) && !name.contains('/') && name.len() <= 255
+}
+
+fn is_web_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 /// Where a content comes from, as it is kept in its state.
@@ -309,6 +324,27 @@ mod tests {
         assert!(matches!(check("/tmp", false), Err(AddError::LocalPath)));
         assert!(matches!(check("magnet:?xt=urn:btih:0", true), Err(AddError::Magnet)));
         assert!(matches!(check("ftp://h/x", true), Err(AddError::Origin(_))));
+    }
+
+    #[test]
+    fn names_and_mirrors_that_nobody_should_be_given_are_refused() {
+        let given = |name: Option<&str>, mirror: &str| {
+            let sources = vec!["http://h/x".to_owned()];
+            let name = name.map(str::to_owned);
+            NewPull::from_request(AddContent {
+                sources,
+                name,
+                mirrors: vec![mirror.to_owned()],
+                ..AddContent::default()
+            })
+        };
+        assert!(given(Some("文件.iso"), "https://mirror/x").is_ok());
+        for name in ["../x", "a/b", "..", "", "a\\b", "nul\0"] {
+            assert!(given(Some(name), "https://mirror/x").is_err(), "{name:?}");
+        }
+        for mirror in ["javascript:alert(1)", "file:///etc/passwd", "mirror"] {
+            assert!(given(None, mirror).is_err(), "{mirror}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longest silence of a relay that is waiting for its origin.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How a body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Connection {
     /// Reads the whole answer to a GET. A body that is cut is no error: see [`Answer::end`].
     ///
     /// # Errors
-    /// A head that does not arrive, and a silence of a minute.
+    /// A head that does not arrive, and a silence of half a minute.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
         let chunked = answer.field("transfer-encoding") == Some("chunked");

@@ -9,7 +9,8 @@ use millrace_interop::pattern::Pattern;
 use millrace_interop::relay::Relay;
 use millrace_interop::scratch::Scratch;
 use millrace_interop::torrent::Tree;
-use millrace_proto::admin::ContentState;
+use millrace_interop::until;
+use millrace_proto::admin::{ContentState, ContentStatus};
 
 const LENGTH: u64 = 3_000_001;
 
@@ -33,7 +34,10 @@ impl Served {
         tree.write(&import);
         let relay = Relay::start(&scratch, &[]);
         let content = relay.add(&[&import.join("file.bin").display().to_string()]);
-        let content = relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
+        relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
+        // Served before it is hashed: from here on its answers stay the same.
+        let known = |status: &ContentStatus| status.sha256.is_some() && status.torrent_url.is_some();
+        let content = until("the digest", PATIENCE, || Some(relay.status(&content.id)).filter(known));
         let path = relay.path_of(&content);
         Some(Served { relay, path, pattern: tree.pattern(""), scratch })
     }
@@ -88,6 +92,7 @@ fn get_and_head_say_the_same() {
         assert_eq!(head.field(name), get.field(name), "{name}");
     }
     assert_eq!(get.field("accept-ranges"), Some("bytes"));
+    assert!(get.field("repr-digest").is_some_and(|digest| digest.starts_with("sha-256=:")), "{}", get.heads);
     assert!(get.field("etag").is_some_and(|etag| etag.starts_with('"')), "a strong ETag: {}", get.heads);
     assert!(get.field("last-modified").is_some() && get.field("date").is_some(), "{}", get.heads);
     assert!(get.heads.contains("describedby"), "Link to .torrent and metalink: {}", get.heads);

@@ -411,8 +411,25 @@ fn a_private_ca_is_trusted_only_when_named() {
 fn a_digest_that_does_not_match_fails() {
     let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, Behaviour::default()));
     let wrong = relay.add(NewPull { sha256: Some([9; 32]), ..from(&origin.file_url()) });
-    let error = relay.wait_failed(wrong.id());
-    assert!(error.contains("SHA-256"), "{error}");
+    let check = |relay: &Relay| {
+        let error = relay.wait_failed(wrong.id());
+        assert!(error.contains("SHA-256"), "{error}");
+        assert_eq!(relay.get(wrong.id()).visible_until(0, LENGTH), 0, "wrong bytes are still served");
+    };
+    check(&relay);
+    let relay = relay.restart();
+    check(&relay);
+}
+
+#[test]
+fn another_digest_of_what_is_here_is_refused() {
+    let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, Behaviour::default()));
+    let content = relay.add(from(&origin.file_url()));
+    let content = relay.wait_for(content.id(), "digested", |content| content.sha256().is_some());
+    let again = |sha256| relay.try_add(NewPull { sha256, ..from(&origin.file_url()) });
+    assert_eq!(again(content.sha256().copied()).unwrap().id(), content.id());
+    let error = again(Some([9; 32])).unwrap_err();
+    assert!(error.to_string().contains(&content.id().to_string()), "{error}");
 }
 
 #[test]

@@ -69,6 +69,9 @@ impl Pulls {
                 let hash =
                     metainfo.infohash_v1().or_else(|| metainfo.infohash_v2().map(|hash| hash.truncated()));
                 if let Some(known) = hash.and_then(|hash| self.context().store.by_infohash(&hash)) {
+                    if known.state() == State::Failed {
+                        known.set_sources(recipe.sources.to_value());
+                    }
                     return Ok(self.revive(known));
                 }
                 let content = self.create(

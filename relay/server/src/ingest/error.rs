@@ -1,5 +1,7 @@
 //! Why ingest does not start, and why a content is not added.
 
+use millrace_proto::id::ContentId;
+
 use super::client::{ClientError, FetchError};
 use super::origin::OriginError;
 
@@ -23,6 +25,11 @@ pub enum AddError {
     /// A key of the request.
     #[error("{0}")]
     BadRequest(String),
+    /// The source is here, and nothing says that its digest is the wanted one.
+    #[error(
+        "this source is here already as {0}, not with this SHA-256: remove that first, or add it without"
+    )]
+    OtherDigest(ContentId),
     /// Not a source that can be pulled from.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -83,6 +90,7 @@ impl AddError {
         match self {
             AddError::Fetch { .. } => 502,
             AddError::Absent => 404,
+            AddError::OtherDigest(_) => 409,
             AddError::NoRoom(_) => 507,
             AddError::Store(_) => 500,
             AddError::Stopping => 503,

@@ -107,7 +107,7 @@ async fn fill_ranges(
     pull: Rc<Pull>,
     first: Option<First>,
 ) -> Result<(), End> {
-    let digesting = spawn_digest(context, content);
+    let digesting = spawn_digest(context, content, sources);
     match pull.run(first).await {
         End::Complete => complete(context, content, sources, digesting).await,
         end => Err(end),
@@ -136,10 +136,11 @@ impl Drop for Digesting {
     }
 }
 
-/// A content of one file has a digest, which is known already where the content was complete before.
-fn spawn_digest(context: &Arc<Context>, content: &Arc<Content>) -> Option<Digesting> {
+/// A content of one file has a digest, which is known already where the content was complete before. One that somebody said it
+/// must have is what was hoped for, not what was found: it is checked each time.
+fn spawn_digest(context: &Arc<Context>, content: &Arc<Content>, sources: &Sources) -> Option<Digesting> {
     let single = content.layout().files().iter().filter(|file| !file.padding).count() == 1;
-    let known = content.sha256().is_some() && content.is_complete();
+    let known = content.sha256().is_some() && content.is_complete() && sources.sha256_wanted.is_none();
     (single && !known).then(|| {
         let (context, content) = (Arc::clone(context), Arc::clone(content));
         Digesting(tokio::task::spawn_local(async move { digest::whole(&context, &content).await }))
@@ -194,10 +195,23 @@ async fn record_digest(
         return save(context, content).await;
     }
     let wanted = content.sha256().map(|wanted| HEXLOWER.encode(wanted)).unwrap_or_default();
-    Err(End::Failed(format!(
+    let why = format!(
         "SHA-256 is {} and should be {wanted}: what was served while pulling could not be verified",
         HEXLOWER.encode(&digest)
-    )))
+    );
+    disown(context, content, &why).await;
+    Err(End::Failed(why))
+}
+
+/// Bytes that are known to be wrong are served to nobody any more, and not taken for good by the next start either: what was
+/// pulled is dropped; what lies in place is somebody else's file, and stays.
+async fn disown(context: &Arc<Context>, content: &Arc<Content>, why: &str) {
+    let (store, id) = (Arc::clone(&context.store), content.id());
+    match context.blocking(move || store.evict(id)).await {
+        Ok(Ok(empty)) => context.put(&empty),
+        _ => content.quarantine(why),
+    }
+    context.announce_bytes(content);
 }
 
 async fn commit(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {

@@ -99,10 +99,17 @@ impl Pulls {
     }
 
     async fn add_alone(self: &Rc<Self>, request: NewPull, key: &str) -> Result<Arc<Content>, AddError> {
-        if let Some(content) = self.find(key, request.id) {
-            return Ok(self.revive(content));
+        // Who names origins beside a torrent that failed means them to be tried.
+        let means_others = request.metainfo.is_some() && !request.sources.is_empty();
+        let found = self.find(key, request.id);
+        let Some(content) = found.filter(|content| !(means_others && content.state() == State::Failed))
+        else {
+            return self.add_new(request, None).await;
+        };
+        if request.sha256.is_some() && content.sha256() != request.sha256.as_ref() {
+            return Err(AddError::OtherDigest(content.id()));
         }
-        self.add_new(request, None).await
+        Ok(self.revive(content))
     }
 
     /// The content that the same request made.

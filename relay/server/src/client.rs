@@ -153,6 +153,11 @@ fn segment(id: &str) -> Result<&str, Failure> {
 }
 
 fn add(args: &AddArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    if let Some(sha256) = &args.sha256
+        && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        return Err(Failure::usage(format!("--sha256: `{sha256}`: write 64 hexadecimal digits")));
+    }
     let read_base64 = |path: &std::path::Path| {
         let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         anyhow::Ok(data_encoding::BASE64.encode(&bytes))
@@ -234,8 +239,12 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
     }
     let relay: RelayStatus = read(relay)?;
     println(&format!(
-        "millrace-relay {}  {:?}  {} shards over {}, sending by {}",
-        relay.version, relay.state, relay.shards, relay.backend.name, relay.send_path.name
+        "millrace-relay {}  {}  {} shards over {}, sending by {}",
+        relay.version,
+        format!("{:?}", relay.state).to_lowercase(),
+        relay.shards,
+        relay.backend.name,
+        relay.send_path.name
     ));
     println(&format!(
         "served {} by HTTP, {} by BitTorrent; {} from origins; sending at {}, cap {}",
@@ -287,7 +296,7 @@ fn patch(settings: &[String]) -> Result<Value, Failure> {
             Failure::usage(format!("`{setting}`: write KEY=RATE, such as egress.total=500Mbit/s"))
         })?;
         if key != "egress.total" {
-            return Err(Failure::usage(format!("`{key}` is not in this version; egress.total is")));
+            return Err(Failure::usage(format!("there is no cap `{key}`: write egress.total={value}")));
         }
         let rate = config::rate_limit(value)
             .map_err(|problem| Failure::usage(format!("{key}: `{value}`: {problem}")))?;

@@ -67,7 +67,8 @@ fn one_line(rendered: &str) -> String {
         let missing: Vec<_> = lines.take_while(|line| !line.starts_with("Usage")).collect();
         return format!("{first} {}; see --help", missing.join(" "));
     }
-    match lines.find_map(|line| line.strip_prefix("tip: ")) {
+    // That a flag could be passed as a value helps nobody who mistyped one.
+    match lines.find_map(|line| line.strip_prefix("tip: ")).filter(|tip| !tip.contains("as a value")) {
         Some(tip) => format!("{first}; {tip}"),
         None => format!("{first}; see --help"),
     }
@@ -106,5 +107,6 @@ mod tests {
         check(&["x", "serve", "--stroe", "/tmp"], "--store");
         check(&["x", "remove"], "<ID>");
         check(&["x", "frobnicate"], "frobnicate");
+        check(&["x", "caps", "set", "--bogus"], "'--bogus' found; see --help");
     }
 }

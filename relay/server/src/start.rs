@@ -179,7 +179,7 @@ fn limit_connections(config: &mut Config) {
     if config.limits.connections_max < wanted {
         tracing::warn!(
             descriptors,
-            "fewer connections than configured: raise the limit of descriptors (LimitNOFILE= in the unit, or ulimit -n)"
+            "fewer connections than `limits` allows: each takes a descriptor, so raise their limit (LimitNOFILE= in the unit, or ulimit -n)"
         );
     }
     tracing::info!(shards, connections_per_shard = config.limits.connections_max, descriptors, "limits");

@@ -15,9 +15,14 @@ fn examples(text: &str) -> impl Iterator<Item = &str> {
     code.map(|line| line.split_once(" #").map_or(line, |(code, _)| code).trim_end())
 }
 
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace-relay"));
+    command.args(arguments);
+    command
+}
+
 fn help(command: &str) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_millrace-relay")).args([command, "--help"]).output().unwrap();
+    let output = program(&[command, "--help"]).output().unwrap();
     assert!(output.status.success(), "millrace-relay has no command {command}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -50,8 +55,11 @@ fn its_commands_and_flags_exist() {
         for command in commands.split('|') {
             let help = help(command);
             for flag in words.clone().filter(|word| word.starts_with("--")) {
-                let deeper = command == "caps";
-                assert!(deeper || help.contains(flag), "{command} has no {flag}");
+                assert!(help.contains(flag), "{command} has no {flag}");
+            }
+            if let Some(setting) = words.clone().find(|word| word.contains('=')) {
+                let output = program(&[command, "set", setting, "--admin", "/nowhere"]).output().unwrap();
+                assert_eq!(output.status.code(), Some(1), "{command} does not understand {setting}");
             }
             seen += 1;
         }

@@ -61,16 +61,18 @@ impl Client {
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body.to_string());
         }
-        let silent = || {
-            format!(
-                "the relay behind {} does not answer: is it running, and may you use its socket?",
-                self.socket.display()
+        let silent = |error: reqwest::Error| {
+            let error = anyhow::Error::new(error);
+            anyhow!(
+                "the relay behind {} does not answer ({}): is it running, and may you use its socket?",
+                self.socket.display(),
+                error.root_cause()
             )
         };
-        let response = request.send().await.with_context(silent)?;
+        let response = request.send().await.map_err(silent)?;
         let status = response.status();
         let next = response.headers().get("link").and_then(|link| link.to_str().ok()).and_then(next_page);
-        let bytes = response.bytes().await.with_context(silent)?;
+        let bytes = response.bytes().await.map_err(silent)?;
         if !status.is_success() {
             let problem = serde_json::from_slice::<Problem>(&bytes).ok().and_then(|problem| problem.detail);
             return Err(anyhow!("{}", problem.unwrap_or_else(|| format!("the relay answers {status}"))));

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
-use crate::ingest::NewPull;
+use crate::ingest::{AddError, NewPull};
 use crate::logging;
 use crate::relay::Relay;
 use crate::run::Failure;
@@ -63,8 +63,14 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
 /// Adds the sources of the command line. One that cannot be had ends the relay: nobody would notice it missing.
 async fn add(relay: &Relay, sources: &[String]) -> anyhow::Result<()> {
     for source in sources {
-        let pull = NewPull::from_operator(&absolute(source)).map_err(|error| anyhow!("{source}: {error}"))?;
-        let content = relay.ingest.add(pull).await.map_err(|error| anyhow!("{source}: {error}"))?;
+        let named = absolute(source);
+        // Most errors name what they are about already.
+        let failed = |error: AddError| match error.to_string() {
+            text if text.starts_with(&named) => anyhow!("{text}"),
+            text => anyhow!("{source}: {text}"),
+        };
+        let pull = NewPull::from_operator(&named).map_err(failed)?;
+        let content = relay.ingest.add(pull).await.map_err(failed)?;
         tracing::info!(id = %content.id(), name = content.name(), %source, "serving");
     }
     Ok(())

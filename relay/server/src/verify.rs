@@ -60,12 +60,20 @@ impl From<disk::Report> for Report {
 /// The command.
 pub(crate) fn run(args: &VerifyArgs, environment: &Environment<'_>) -> Result<(), Failure> {
     let folder = args.store.clone().unwrap_or_else(|| environment.default_store());
+    // Who names a relay and no store means the store of that relay; so does who has no store here, and a relay.
+    let names_relay = args.client.admin.is_some() || (environment.variable)("MILLRACE_ADMIN").is_some();
+    if args.store.is_none()
+        && (names_relay || !folder.is_dir())
+        && let Ok(client) = Client::new(&args.client, environment)
+    {
+        return show(&by_relay(&client)?, args.client.json);
+    }
     if !folder.is_dir() {
         return Err(anyhow!("{}: there is no store; name its folder with --store", folder.display()).into());
     }
     let reports = match offline(&folder) {
         Ok(reports) => reports,
-        Err(StoreError::InUse(_)) => by_relay(args, environment, &folder)?,
+        Err(StoreError::InUse(_)) => by_relay(&relay_of(args, environment, &folder)?)?,
         Err(error) => return Err(anyhow!(error).into()),
     };
     show(&reports, args.client.json)
@@ -95,13 +103,17 @@ fn bar() -> ProgressBar {
     }
 }
 
-/// A running relay holds the store: it hashes, and also stops serving what is damaged.
-fn by_relay(args: &VerifyArgs, environment: &Environment<'_>, folder: &Path) -> Result<Vec<Report>, Failure> {
+/// The relay that holds the store in `folder`.
+fn relay_of(args: &VerifyArgs, environment: &Environment<'_>, folder: &Path) -> Result<Client, Failure> {
     let beside = folder.join("admin.sock");
-    let client = match &args.client.admin {
-        None if beside.exists() => Client::at(beside)?,
-        _ => Client::new(&args.client, environment)?,
-    };
+    match &args.client.admin {
+        None if beside.exists() => Client::at(beside),
+        _ => Client::new(&args.client, environment),
+    }
+}
+
+/// A running relay holds the store: it hashes, and also stops serving what is damaged.
+fn by_relay(client: &Client) -> Result<Vec<Report>, Failure> {
     let contents = client.contents()?;
     let bar = bar();
     bar.set_length(u64::try_from(contents.len()).unwrap_or(u64::MAX));

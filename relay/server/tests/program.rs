@@ -131,6 +131,8 @@ fn wrong_usage_is_status_2_and_one_line() {
     check(&["serve", "--io", "magic"], 2, &["--io", "auto, uring or epoll"]);
     check(&["remove", "nonsense"], 2, &["nonsense", "status"]);
     check(&["caps", "set", "egress.http=5"], 2, &["egress.http", "egress.total"]);
+    check(&["caps", "set", "--egress", "5"], 2, &["'--egress' found; see --help"]);
+    check(&["add", "x", "--sha256", "12"], 2, &["--sha256", "64 hexadecimal digits"]);
     check(&["top"], 2, &["later version"]);
 }
 
@@ -204,6 +206,14 @@ fn sigterm_drains_and_what_was_served_is_there_again_afterwards() {
     let verified =
         check(&["verify", "--store", &folder.path("store"), "--admin", &folder.path("admin.sock")], 0, &[]);
     assert!(String::from_utf8_lossy(&verified.stdout).contains("0 damaged"));
+    // So is the store of a relay that alone is named.
+    let verified = check(&["verify", "--admin", &folder.path("admin.sock")], 0, &[]);
+    assert!(String::from_utf8_lossy(&verified.stdout).contains("1 contents, 0 damaged"));
+    // Who reads the answer may leave.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let left = program(&["status", "--admin", &folder.path("admin.sock")]).stdout(writer).status().unwrap();
+    assert_eq!(left.code(), Some(0));
     check(
         &[
             "serve",

@@ -17,11 +17,10 @@ use super::index::{Entry, Filter, Index};
 /// What may change from one request to the next.
 const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
 
-/// A document of this type, which browsers must not take for another.
+/// A document of this type; whoever sends it says beside the type that browsers must not take it for another.
 #[must_use]
 pub fn document(status: u16, content_type: &'static str, body: impl Into<Arc<[u8]>>) -> Document {
-    let fields = vec![(NO_STORE.0, NO_STORE.1.to_owned()), ("X-Content-Type-Options", "nosniff".to_owned())];
-    Document { status, content_type, fields, body: body.into() }
+    Document { status, content_type, fields: vec![(NO_STORE.0, NO_STORE.1.to_owned())], body: body.into() }
 }
 
 /// A problem document (RFC 9457).

@@ -193,7 +193,10 @@ fn card(main: &mut String, questions: &Questions, entry: &Entry, up: &str) {
         let _ = write!(main, "<p class=error>{}</p>", Text(error));
     }
     main.push_str("<p class=links>");
-    let _ = write!(main, "<a href=\"{up}{}\">Download</a>", place(&entry.content));
+    // A folder is no download of its own: its link leads to the page of its files.
+    let single = super::describe::single_file(&entry.content).is_some();
+    let label = if single { "Download" } else { "Files" };
+    let _ = write!(main, "<a href=\"{up}{}\">{label}</a>", place(&entry.content));
     let id = &status.id;
     if status.torrent_url.is_some() {
         let _ = write!(main, "<a href=\"{up}c/{id}.torrent\">Torrent</a>");

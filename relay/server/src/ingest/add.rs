@@ -58,6 +58,9 @@ impl Pulls {
         if let Some(torrent) = &request.metainfo {
             recipe.add_torrent(torrent)?;
         }
+        for origin in &mut recipe.sources.origins {
+            origin.trust_beneath(&self.context().config.origins);
+        }
         recipe.sources.sha256_wanted = recipe.sha256.map(|sha256| HEXLOWER.encode(&sha256));
         let request = NewPull { name: recipe.name.take(), sha256: recipe.sha256, ..request };
         match recipe.metainfo.take() {
@@ -201,7 +204,7 @@ impl Pulls {
         let imported = imported.map_err(|error| AddError::Store(error.to_string()))?;
         let imported = imported.map_err(|error| store_error(context, &error))?;
         for skipped in &imported.skipped {
-            tracing::warn!(path = %skipped.display(), "left out: neither a file nor a folder");
+            tracing::warn!(path = %skipped.display(), "left out: neither a file nor a folder (symbolic links are not followed)");
         }
         let content = imported.content;
         let sha256_wanted = request.sha256.map(|sha256| HEXLOWER.encode(&sha256));

@@ -352,7 +352,7 @@ fn the_first_request_below_an_origin_starts_the_pull_that_all_share() {
         let (_, contents) = relay.admin("GET", "/v1/contents", None).await;
         assert_eq!(contents["contents"].as_array().unwrap().len(), 1);
         for (path, expected) in [
-            ("/pull/main/none.bin", 502),
+            ("/pull/main/none.bin", 404),
             ("/pull/main/", 404),
             ("/pull/other/file.bin", 404),
             ("/pull/main/..%2ffile.bin", 400),

@@ -87,10 +87,14 @@ impl Questions {
             "" => page::content(self, &entry),
             "json" => documents::json(&self.links.content(&entry, true)),
             "meta4" => documents::metalink(&self.links, &entry),
-            "torrent" => match entry.content.metainfo() {
-                Some(metainfo) => documents::torrent(&self.links, &entry.content, metainfo),
-                None => problem_document(404, not_a_torrent_yet(&entry)),
-            },
+            "torrent" | "v1.torrent" => {
+                let content = &entry.content;
+                let half = content.v1_half().filter(|_| extension == "v1.torrent");
+                match half.or(content.metainfo()) {
+                    Some(metainfo) => documents::torrent(&self.links, content, metainfo),
+                    None => problem_document(404, not_a_torrent_yet(&entry)),
+                }
+            }
             _ => page::not_found(),
         }
     }
@@ -174,6 +178,8 @@ impl Questions {
                 Some(file) => Answer::File { content, file },
                 None => refuse(502, "The origin's file has no bytes to serve.".into()),
             },
+            // Downloaders try again after a 502; what the origin does not have, they must not wait for.
+            Err(error) if error.is_absent_at_origin() => refuse(404, "The origin has no such file.".into()),
             Err(error) => refuse(502, format!("The origin could not be read: {error}")),
         }
     }

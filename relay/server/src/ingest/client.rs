@@ -314,10 +314,11 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// An error with its causes in one line.
+/// An error with its causes in one line. What only repeats the URL is left out: whoever shows this names it.
 fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+    let outer = error.source().filter(|_| error.to_string().contains(" for url (")).unwrap_or(error);
+    let mut text = outer.to_string();
+    let mut cause = outer.source();
     while let Some(error) = cause {
         let next = error.to_string();
         if !text.contains(&next) {

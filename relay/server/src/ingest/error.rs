@@ -2,6 +2,7 @@
 
 use millrace_proto::id::ContentId;
 
+use super::answer::Refused;
 use super::client::{ClientError, FetchError};
 use super::origin::OriginError;
 
@@ -84,6 +85,15 @@ pub enum AddError {
 }
 
 impl AddError {
+    /// Whether an origin was asked and says that there is no such file (404 or 410).
+    #[must_use]
+    pub fn is_absent_at_origin(&self) -> bool {
+        let AddError::Fetch { error: FetchError::Refused(Refused::Status(status)), .. } = self else {
+            return false;
+        };
+        matches!(status.as_u16(), 404 | 410)
+    }
+
     /// The HTTP status that says the same.
     #[must_use]
     pub fn status(&self) -> u16 {

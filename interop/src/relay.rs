@@ -205,6 +205,20 @@ impl Relay {
         self.status(id).served
     }
 
+    /// The .torrent that a client can use: the v1 half for those that stumble over hybrids.
+    ///
+    /// # Panics
+    /// If there is none soon.
+    #[must_use]
+    #[track_caller]
+    pub fn torrent_for(&self, client: crate::clients::Client, id: &str, web_seeds: bool) -> Vec<u8> {
+        if client.reads_hybrids() {
+            self.torrent(id, web_seeds)
+        } else {
+            self.torrent(&format!("{id}.v1"), web_seeds)
+        }
+    }
+
     /// Waits for a content's .torrent and gives it, with its web seeds or without.
     ///
     /// # Panics

@@ -26,16 +26,6 @@ enum Shape {
     V1,
 }
 
-impl Shape {
-    /// Who can use it.
-    fn clients(self) -> Vec<Client> {
-        match self {
-            Shape::Hybrid => Client::of_hybrids(),
-            Shape::V1 => Client::installed(),
-        }
-    }
-}
-
 /// A relay, its origin and the file that goes from one to the other.
 struct Matrix {
     relay: Relay,
@@ -75,10 +65,17 @@ impl Matrix {
         self.add(&["--metainfo", &file.display().to_string()])
     }
 
-    fn torrent(&self, id: &str, web_seeds: bool) -> Job {
-        let torrent = self.relay.torrent(id, web_seeds);
+    /// The relay's own torrent, in the form that the client can use.
+    fn torrent(&self, client: Client, id: &str, web_seeds: bool) -> Job {
+        let torrent = self.relay.torrent_for(client, id, web_seeds);
         assert_eq!(has_key(&torrent, "url-list"), web_seeds, "the relay names itself as web seed");
-        Job::Torrent(self.scratch.file(if web_seeds { "with.torrent" } else { "without.torrent" }, &torrent))
+        Job::Torrent(self.scratch.file(&format!("{client:?}.torrent"), &torrent))
+    }
+
+    /// Every client that is installed, with the relay's own torrent.
+    fn leechers(&self, id: &str, web_seeds: bool) -> Vec<Leecher> {
+        let start = |client: Client| client.start(&self.torrent(client, id, web_seeds), &self.scratch);
+        Client::installed().into_iter().map(start).collect()
     }
 
     #[track_caller]
@@ -147,9 +144,7 @@ fn known_hashes_during_the_pull(shape: Shape, web_seeds: bool) {
     let content = matrix.add_with_hashes(shape);
     matrix.first_mebibyte(&content);
     let before = matrix.relay.served(&content.id);
-    let job = matrix.torrent(&content.id, web_seeds);
-    let leechers: Vec<Leecher> =
-        shape.clients().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
+    let leechers = matrix.leechers(&content.id, web_seeds);
     matrix.still_pulling(&content.id);
     matrix.origin.release();
     if web_seeds {
@@ -206,10 +201,7 @@ fn with_unknown_hashes_http_starts_during_the_pull_and_bittorrent_after_it() {
     assert_eq!(complete.have_bytes, matrix.length);
     let sha256 = until("the digest of the whole", PATIENCE, || matrix.relay.status(&content.id).sha256);
     assert_eq!(sha256, matrix.pattern().sha256(matrix.length));
-    let job = matrix.torrent(&content.id, true);
-    let leechers: Vec<Leecher> =
-        Client::of_hybrids().into_iter().map(|client| client.start(&job, &matrix.scratch)).collect();
-    leechers.into_iter().for_each(|leecher| matrix.check(leecher));
+    matrix.leechers(&content.id, true).into_iter().for_each(|leecher| matrix.check(leecher));
     matrix.origin_sent_each_byte_once();
 }
 
@@ -219,10 +211,9 @@ fn bittorrent_carries_every_byte(client: Client) {
         return;
     }
     let matrix = Matrix::new(None);
-    // The relay's own torrent of unknown hashes is a hybrid; who cannot read those is given the hashes.
-    let content = if client.reads_hybrids() { matrix.add(&[]) } else { matrix.add_with_hashes(Shape::V1) };
+    let content = matrix.add(&[]);
     matrix.relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
-    let job = matrix.torrent(&content.id, false);
+    let job = matrix.torrent(client, &content.id, false);
     let before = matrix.relay.served(&content.id);
     matrix.check(client.start(&job, &matrix.scratch));
     let after = matrix.relay.served(&content.id);
@@ -257,8 +248,7 @@ fn aria2_uses_both_protocols_of_a_metalink_at_once() {
         return;
     }
     let matrix = Matrix::new(None);
-    let shape = if Client::Aria2.reads_hybrids() { Shape::Hybrid } else { Shape::V1 };
-    let content = matrix.add_with_hashes(shape);
+    let content = matrix.add_with_hashes(Shape::Hybrid);
     matrix.relay.wait_for(&content.id, ContentState::Complete, PATIENCE);
     let path = format!("/c/{}.meta4", content.id);
     let metalink =

@@ -52,11 +52,10 @@ fn pulled(relay: &Relay, scratch: &Scratch, tree: &Tree, mut metainfo: Metainfo)
 /// Each client gets the tree from the relay by BitTorrent alone.
 #[track_caller]
 fn check(relay: &Relay, scratch: &Scratch, tree: &Tree, content: &ContentStatus, clients: &[Client]) {
-    let job = Job::Torrent(scratch.file("relay.torrent", &relay.torrent(&content.id, false)));
     let before = relay.served(&content.id).http;
-    let hybrid = content.infohash_v2.is_some();
-    for client in clients.iter().filter(|client| client.is_installed() && (!hybrid || client.reads_hybrids()))
-    {
+    for client in clients.iter().filter(|client| client.is_installed()) {
+        let torrent = relay.torrent_for(*client, &content.id, false);
+        let job = Job::Torrent(scratch.file(&format!("{client:?}.torrent"), &torrent));
         tree.check(&client.start(&job, scratch).finish());
     }
     assert_eq!(relay.served(&content.id).http, before, "BitTorrent carried every byte");

@@ -49,13 +49,27 @@ pub struct Content {
     pinned: AtomicBool,
     priority: AtomicU8,
     counters: Counters,
-    metainfo: OnceLock<Arc<Metainfo>>,
+    metainfo: OnceLock<Known>,
     sha256: OnceLock<[u8; 32]>,
     links: OnceLock<Box<[u8]>>,
     learned: Learned,
     sources: Mutex<serde_json::Value>,
     error: Mutex<Option<String>>,
     pub(crate) data: Data,
+}
+
+/// A metainfo, and what follows from it.
+struct Known {
+    metainfo: Arc<Metainfo>,
+    /// For clients that cannot read hybrids: see [`Metainfo::v1_half`].
+    v1_half: Option<Arc<Metainfo>>,
+}
+
+impl Known {
+    fn new(metainfo: Arc<Metainfo>) -> Self {
+        let v1_half = metainfo.v1_half().map(Arc::new);
+        Known { metainfo, v1_half }
+    }
 }
 
 /// Where the bytes are.
@@ -94,7 +108,7 @@ impl Content {
         let metainfo = OnceLock::new();
         let hashes_known = matches!(new.shape, Shape::Metainfo(_));
         if let Shape::Metainfo(known) = new.shape {
-            let _ = metainfo.set(known);
+            let _ = metainfo.set(Known::new(known));
         }
         let sha256 = OnceLock::new();
         if let Some(known) = new.sha256 {

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use millrace_proto::id::ContentId;
+use millrace_proto::id::{ContentId, InfoHashV1};
 use millrace_proto::metainfo::Metainfo;
 use serde_json::Value;
 
-use super::Content;
+use super::{Content, Known};
 use crate::hashes::PieceHash;
 
 /// What is being done about a content.
@@ -84,10 +84,10 @@ impl Content {
         &self.etag
     }
 
-    /// Unix seconds, if the origin said.
+    /// Unix seconds: what the origin said, else when it was added, since no byte has changed after that.
     #[must_use]
     pub fn last_modified(&self) -> Option<u64> {
-        self.last_modified
+        self.last_modified.or((self.added > 0).then_some(self.added))
     }
 
     /// When it was added, Unix seconds.
@@ -137,13 +137,33 @@ impl Content {
     /// Its metainfo, once there is one.
     #[must_use]
     pub fn metainfo(&self) -> Option<&Arc<Metainfo>> {
-        self.metainfo.get()
+        self.metainfo.get().map(|known| &known.metainfo)
+    }
+
+    /// Of a hybrid, the torrent of its v1 half alone: the same bytes under another infohash.
+    #[must_use]
+    pub fn v1_half(&self) -> Option<&Arc<Metainfo>> {
+        self.metainfo.get()?.v1_half.as_ref()
+    }
+
+    /// The infohashes under which peers ask for it: v1, v2 truncated (BEP 52), and that of the v1 half.
+    pub fn swarm_names(&self) -> impl Iterator<Item = InfoHashV1> + use<> {
+        let v1 = self.metainfo().and_then(|metainfo| metainfo.infohash_v1());
+        let v2 = self.metainfo().and_then(|metainfo| metainfo.infohash_v2()).map(|v2| v2.truncated());
+        let half = self.v1_half().and_then(|metainfo| metainfo.infohash_v1());
+        [v1, v2, half].into_iter().flatten()
+    }
+
+    /// The torrent that a peer means by one of the [`Content::swarm_names`].
+    #[must_use]
+    pub fn metainfo_of_swarm(&self, infohash: InfoHashV1) -> Option<&Arc<Metainfo>> {
+        self.v1_half().filter(|half| half.infohash_v1() == Some(infohash)).or_else(|| self.metainfo())
     }
 
     /// Gives it the metainfo that was made of it; `false` when it has one already. On a disk use
     /// [`crate::Store::set_metainfo`], which also keeps it and makes it known by infohash.
     pub fn set_metainfo(&self, metainfo: Arc<Metainfo>) -> bool {
-        self.metainfo.set(metainfo).is_ok()
+        self.metainfo.set(Known::new(metainfo)).is_ok()
     }
 
     /// SHA-256 of the whole: as wanted by who added it, or as found at the end.

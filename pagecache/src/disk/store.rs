@@ -274,9 +274,7 @@ impl Store {
 
 /// The infohashes of a content, cut to the 20 bytes of handshakes.
 fn names(content: &Content) -> Vec<InfoHashV1> {
-    let Some(metainfo) = content.metainfo() else { return Vec::new() };
-    let v2 = metainfo.infohash_v2().map(|hash| hash.truncated());
-    metainfo.infohash_v1().into_iter().chain(v2).collect()
+    content.swarm_names().collect()
 }
 
 fn lay_out(new: &NewContent) -> Result<(Layout, Option<Place>), StoreError> {

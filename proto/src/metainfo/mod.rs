@@ -6,6 +6,7 @@
 
 mod build;
 mod error;
+mod half;
 mod info;
 mod names;
 mod pieces;

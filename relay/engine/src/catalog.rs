@@ -10,14 +10,14 @@ use millrace_proto::id::{ContentId, ContentName, InfoHashV1};
 #[derive(Debug, Default)]
 pub struct Catalog {
     contents: HashMap<ContentId, Arc<Content>>,
-    /// v1 infohashes, and v2 ones truncated to 20 bytes (BEP 52): what handshakes carry.
+    /// What handshakes carry: see [`Content::swarm_names`].
     swarms: HashMap<InfoHashV1, ContentId>,
 }
 
 impl Catalog {
     /// Adds a content, or what has become of it.
     pub fn put(&mut self, content: Arc<Content>) {
-        for infohash in Self::swarm_names(&content) {
+        for infohash in content.swarm_names() {
             self.swarms.insert(infohash, content.id());
         }
         self.contents.insert(content.id(), content);
@@ -26,7 +26,7 @@ impl Catalog {
     /// Forgets a content.
     pub fn remove(&mut self, id: ContentId) -> Option<Arc<Content>> {
         let content = self.contents.remove(&id)?;
-        for infohash in Self::swarm_names(&content) {
+        for infohash in content.swarm_names() {
             // Two contents may share an infohash; the name stays with the one that has it now.
             if self.swarms.get(&infohash) == Some(&id) {
                 self.swarms.remove(&infohash);
@@ -57,12 +57,5 @@ impl Catalog {
     #[must_use]
     pub fn by_infohash(&self, infohash: InfoHashV1) -> Option<&Arc<Content>> {
         self.by_id(*self.swarms.get(&infohash)?)
-    }
-
-    fn swarm_names(content: &Content) -> impl Iterator<Item = InfoHashV1> + use<> {
-        let metainfo = content.metainfo();
-        let v1 = metainfo.and_then(|metainfo| metainfo.infohash_v1());
-        let v2 = metainfo.and_then(|metainfo| metainfo.infohash_v2()).map(|v2| v2.truncated());
-        v1.into_iter().chain(v2)
     }
 }

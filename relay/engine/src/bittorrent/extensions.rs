@@ -21,7 +21,7 @@ const METADATA_BYTES_MAX: usize = METADATA_PIECE_BYTES as usize + 64;
 /// Queues our extension handshake. We never download from peers: always `upload_only`.
 pub(super) fn greet(peer: &mut Peer, cx: &mut Context<'_>) {
     let identity = &cx.shared.identity;
-    let metainfo = peer.content.metainfo();
+    let metainfo = peer.metainfo.as_ref();
     let handshake = ExtensionHandshake {
         ids: OFFERED,
         client: identity.agent.as_bytes(),
@@ -63,13 +63,13 @@ pub(super) fn handle(peer: &mut Peer, cx: &mut Context<'_>, id: u8, payload: &[u
 }
 
 fn peer_can_take(peer: &Peer, piece: u32) -> bool {
-    let total = peer.content.metainfo().and_then(|metainfo| u32::try_from(metainfo.info_bytes.len()).ok());
+    let total = peer.metainfo.as_ref().and_then(|metainfo| u32::try_from(metainfo.info_bytes.len()).ok());
     total.is_some_and(|total| piece_range(piece, total).is_some())
 }
 
 /// Queues a piece of the info dictionary.
 pub(super) fn send_metadata(peer: &mut Peer, cx: &mut Context<'_>, piece: u32) {
-    let Some(metainfo) = peer.content.metainfo().cloned() else { return };
+    let Some(metainfo) = peer.metainfo.clone() else { return };
     let Ok(total_size) = u32::try_from(metainfo.info_bytes.len()) else { return };
     let data = piece_range(piece, total_size).and_then(|range| metainfo.info_bytes.get(range));
     let message = match data {

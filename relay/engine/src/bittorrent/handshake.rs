@@ -62,7 +62,7 @@ fn answer(cx: &mut Context<'_>, infohash: [u8; 20]) -> Result<Arc<Content>, End>
     let content = cx.shared.catalog.by_infohash(InfoHashV1(infohash)).filter(|content| is_offered(content));
     let content = Arc::clone(content.ok_or(End::Now(Reason::UnknownTorrent))?);
     let mut reserved = Reserved::default().with_fast().with_extension_protocol();
-    if content.metainfo().is_some_and(|metainfo| metainfo.info.v2) {
+    if content.metainfo_of_swarm(InfoHashV1(infohash)).is_some_and(|metainfo| metainfo.info.v2) {
         reserved = reserved.with_v2();
     }
     let ours = Handshake { reserved, infohash, peer_id: cx.shared.identity.peer_id };

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
 use millrace_pagecache::layout::PieceIndex;
+use millrace_proto::id::InfoHashV1;
+use millrace_proto::metainfo::Metainfo;
 use millrace_proto::peer::allowed_fast::AllowedFast;
 use millrace_proto::peer::bitfield;
 use millrace_proto::peer::extension::ExtensionIds;
@@ -36,6 +38,8 @@ const HAVES_PER_PIECE_MAX: u64 = 4;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) content: Arc<Content>,
+    /// The torrent that the peer named by its infohash.
+    pub(super) metainfo: Option<Arc<Metainfo>>,
     piece_count: u32,
     /// Without a v1 part there are no bytes between the end of a file and the next piece (BEP 52).
     v2_only: bool,
@@ -62,12 +66,14 @@ impl Peer {
     pub(super) fn join(cx: &mut Context<'_>, opened: Opened) -> Self {
         let Opened { content, handshake } = opened;
         let piece_count = content.layout().piece_count();
-        let info = content.metainfo().map(|metainfo| &metainfo.info);
+        let metainfo = content.metainfo_of_swarm(InfoHashV1(handshake.infohash)).cloned();
+        let v2_only = metainfo.as_ref().is_some_and(|metainfo| metainfo.info.v1_pieces.is_none());
         let fast = handshake.reserved.fast();
         let allowed_fast = if fast { ALLOWED_FAST_PIECES as usize } else { 0 };
         let mut peer = Peer {
+            metainfo,
             piece_count,
-            v2_only: info.is_some_and(|info| info.v1_pieces.is_none()),
+            v2_only,
             fast,
             ids: ExtensionIds::default(),
             upload_only: false,

@@ -90,10 +90,16 @@ pub fn torrent(links: &Links, content: &Content, metainfo: &Metainfo) -> Documen
 pub fn metalink(links: &Links, entry: &Entry) -> Document {
     let content = &entry.content;
     let single = single_file(content).is_some();
-    let torrents = match content.metainfo() {
-        Some(_) => vec![Url { url: links.document(content, "torrent"), priority: Some(1) }],
-        None => Vec::new(),
-    };
+    // The v1 half first: every client that reads metalinks can use it, and not all of them can use a hybrid.
+    let half = content.v1_half().map(|_| "v1.torrent");
+    let extensions = content.metainfo().map(|_| half.into_iter().chain(["torrent"]));
+    let torrents: Vec<Url> = (1..)
+        .zip(extensions.into_iter().flatten())
+        .map(|(priority, extension)| Url {
+            url: links.document(content, extension),
+            priority: Some(priority),
+        })
+        .collect();
     let files = content.layout().files().iter().filter(|file| !file.padding).map(|file| File {
         name: file.path.join("/"),
         size: if content.is_growing() { content.length() } else { Some(file.length) },

@@ -66,7 +66,7 @@ impl Entry {
 
     /// The names under which peers ask for it.
     pub fn swarms(&self) -> impl Iterator<Item = InfoHashV1> + use<> {
-        self.v1.into_iter().chain(self.v2.map(|v2| v2.truncated()))
+        self.content.swarm_names()
     }
 
     /// Bytes per second over the last few.

@@ -201,6 +201,10 @@ fn card(main: &mut String, questions: &Questions, entry: &Entry, up: &str) {
     if status.torrent_url.is_some() {
         let _ = write!(main, "<a href=\"{up}c/{id}.torrent\">Torrent</a>");
     }
+    if entry.content.v1_half().is_some() {
+        let title = "For clients that cannot read the hybrid one, such as Transmission before 4.0";
+        let _ = write!(main, "<a href=\"{up}c/{id}.v1.torrent\" title=\"{title}\">Torrent (v1)</a>");
+    }
     if let Some(magnet) = &status.magnet {
         let _ = write!(main, "<a href=\"{}\">Magnet</a>", Text(magnet));
     }

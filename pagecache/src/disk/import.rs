@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::{choose_piece_bytes, plan_files};
@@ -35,6 +36,8 @@ pub struct Imported {
 struct Found {
     /// Names below the folder, length, and where it is.
     files: Vec<(Vec<String>, u64, PathBuf)>,
+    /// When the file that was changed last was changed, Unix seconds.
+    modified: Option<u64>,
     skipped: Vec<PathBuf>,
 }
 
@@ -53,17 +56,20 @@ impl Store {
         if metadata.is_dir() {
             found.walk(path, &mut Vec::new())?;
         } else if metadata.is_file() {
-            found.file(path, Vec::new(), metadata.len())?;
+            found.file(path, Vec::new(), &metadata)?;
         } else {
             let why = "neither a file nor a folder: name what it points to";
             return Err(StoreError::Refused { path: path.clone(), why });
         }
         let (layout, paths) = found.lay_out(name)?;
-        let stored = NewContent::new(id, name, Shape::Imported(layout.clone()), etag);
+        let mut stored = NewContent::new(id, name, Shape::Imported(layout.clone()), etag);
+        stored.last_modified = found.modified;
         match self.add_filled(stored, |data| share(&layout, &paths, data)) {
             Ok(content) => Ok(Imported { content, reflinked: true, skipped: found.skipped }),
             Err(StoreError::Io { source, .. }) if cannot_share(&source) => {
-                let content = self.add(NewContent::imported(id, name, layout, paths, etag))?;
+                let mut in_place = NewContent::imported(id, name, layout, paths, etag);
+                in_place.last_modified = found.modified;
+                let content = self.add(in_place)?;
                 Ok(Imported { content, reflinked: false, skipped: found.skipped })
             }
             Err(error) => Err(error),
@@ -86,7 +92,7 @@ impl Found {
             if metadata.is_dir() {
                 self.walk(&path, above)?;
             } else if metadata.is_file() {
-                self.file(&path, above.clone(), metadata.len())?;
+                self.file(&path, above.clone(), &metadata)?;
             } else {
                 self.skipped.push(path);
             }
@@ -95,10 +101,12 @@ impl Found {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, names: Vec<String>, length: u64) -> Result<(), StoreError> {
+    fn file(&mut self, path: &Path, names: Vec<String>, metadata: &fs::Metadata) -> Result<(), StoreError> {
         // Now, and not when the first reader asks, is the time to say that it cannot be read.
         File::open(path).map_err(StoreError::at(path))?;
-        self.files.push((names, length, path.to_path_buf()));
+        self.files.push((names, metadata.len(), path.to_path_buf()));
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        self.modified = self.modified.max(modified.map(|since| since.as_secs()));
         Ok(())
     }
 

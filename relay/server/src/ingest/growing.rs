@@ -50,7 +50,10 @@ pub(super) async fn fill(
         let fresh = content.visible_bytes() - before;
         balance.ended(origin, fresh, 1);
         let error = match result {
-            Ok(()) => return End::Complete,
+            Ok(()) => {
+                content.set_error(None);
+                return End::Complete;
+            }
             Err(Halt::Disk(error)) => return End::Failed(context.io_error(&error)),
             Err(Halt::Differs(at)) => {
                 return End::Changed(format!("origin changed while pulling: byte {at} is another one now"));
@@ -63,7 +66,9 @@ pub(super) async fn fill(
         context.metrics.retries.increment();
         let url = sources.origins[origin].shown();
         tracing::warn!(content = %content.id(), origin = %url, "{error}");
-        balance.failed(origin, now_ms, error.fate(), context.dice(), format!("{url}: {error}"));
+        let text = format!("{url}: {error}");
+        content.set_error(Some(&text));
+        balance.failed(origin, now_ms, error.fate(), context.dice(), text);
     }
 }
 

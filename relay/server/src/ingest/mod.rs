@@ -77,6 +77,8 @@ pub struct IngestConfig {
     pub commit_interval: Duration,
     /// Threads that hash.
     pub hash_threads: usize,
+    /// Origins of the configuration: what lies beneath them is as good as named by the operator.
+    pub origins: Vec<url::Url>,
 }
 
 impl Default for IngestConfig {
@@ -96,6 +98,7 @@ impl Default for IngestConfig {
             commit_bytes: 64 << 20,
             commit_interval: Duration::from_secs(2),
             hash_threads: cores.div_ceil(2).min(8),
+            origins: Vec::new(),
         }
     }
 }
@@ -105,7 +108,9 @@ impl IngestConfig {
     #[must_use]
     pub fn new(config: &Config, links: Links) -> Self {
         let client = ClientConfig { ca_file: config.origin_ca.clone(), ..ClientConfig::default() };
-        IngestConfig { client, store: config.store.clone(), links: Some(links), ..IngestConfig::default() }
+        let origins = config.origins.values().map(|origin| origin.url.clone()).collect();
+        let (store, links) = (config.store.clone(), Some(links));
+        IngestConfig { client, store, links, origins, ..IngestConfig::default() }
     }
 }
 

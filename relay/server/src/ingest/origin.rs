@@ -58,6 +58,20 @@ impl Origin {
         Ok(Origin { url: parsed, trust, headers: BTreeMap::new(), validators: BTreeMap::new() })
     }
 
+    /// Takes this origin for named by the operator if it lies beneath one of `named`: a torrent may then have its web seed there.
+    pub fn trust_beneath(&mut self, named: &[Url]) {
+        let beneath = |named: &Url| {
+            let same_host = (self.url.scheme(), self.url.host(), self.url.port_or_known_default())
+                == (named.scheme(), named.host(), named.port_or_known_default());
+            let folder = named.path().trim_end_matches('/');
+            let rest = self.url.path().strip_prefix(folder);
+            same_host && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if named.iter().any(beneath) {
+            self.trust = Trust::Named;
+        }
+    }
+
     /// Where a file of `layout` is (BEP 19): of several files under the URL, of one file at the URL, or under it where it ends in `/`.
     #[must_use]
     pub fn file_url(&self, layout: &Layout, file: FileIndex) -> Url {
@@ -129,6 +143,23 @@ mod tests {
         ] {
             assert_eq!(file_name(&url.parse().unwrap()), name, "{url}");
         }
+    }
+
+    #[test]
+    fn what_lies_beneath_a_named_origin_is_trusted() {
+        let check = |url: &str, named: &str, trust| {
+            let mut origin = Origin::new(url, Trust::Given).unwrap();
+            origin.trust_beneath(&[Url::parse(named).unwrap()]);
+            assert_eq!(origin.trust, trust, "{url} beneath {named}");
+        };
+        check("http://h/files/a", "http://h/files/", Trust::Named);
+        check("http://h/files", "http://h/files/", Trust::Named);
+        check("http://h:80/a", "http://h", Trust::Named);
+        check("http://h/files2/a", "http://h/files", Trust::Given);
+        check("http://h/files/../a", "http://h/files/", Trust::Given);
+        check("https://h/files/a", "http://h/files/", Trust::Given);
+        check("http://h:81/files/a", "http://h/files/", Trust::Given);
+        check("http://i/files/a", "http://h/files/", Trust::Given);
     }
 
     #[test]

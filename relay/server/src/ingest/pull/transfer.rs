@@ -68,7 +68,9 @@ impl Pull {
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.balance.borrow_mut().ended(origin, flow.received, ms);
         match result {
-            Ok(()) | Err(Halt::Paused) => {}
+            // What was retried has been got over.
+            Ok(()) => self.content.set_error(None),
+            Err(Halt::Paused) => {}
             Err(Halt::Disk(error)) => self.stop(End::Failed(self.context.io_error(&error))),
             Err(Halt::Fetch(error)) => self.transfer_failed(origin, &error),
         }
@@ -215,6 +217,7 @@ impl Pull {
         let url = self.origin(origin).shown();
         let text = format!("{url}: {error}");
         tracing::warn!(content = %self.content.id(), origin = %url, "{error}");
+        self.content.set_error(Some(&text));
         let dice = self.context.dice();
         let alone = self.balance.borrow().is_alone(origin);
         let fate = match error {

@@ -200,9 +200,9 @@ impl Layout {
         self.files.get(usize::try_from(file.0).ok()?)
     }
 
-    /// The first file that is no padding and whose path satisfies `is_it`.
+    /// The first file whose path satisfies `is_it`; padding files (BEP 47), which some clients ask web seeds for, among them.
     pub fn file_index_at_path(&self, is_it: impl Fn(&[String]) -> bool) -> Option<FileIndex> {
-        let at = self.files.iter().position(|file| !file.padding && is_it(&file.path))?;
+        let at = self.files.iter().position(|file| is_it(&file.path))?;
         u32::try_from(at).ok().map(FileIndex)
     }
 
@@ -328,6 +328,7 @@ mod tests {
     fn files_are_found_by_path() {
         let found = layout().file_index_at_path(|path| path.last().is_some_and(|name| name == "c"));
         assert_eq!(found, Some(FileIndex(5)));
-        assert_eq!(layout().file_index_at_path(|path| path.last().is_some_and(|name| name == "pad")), None);
+        let pad = layout().file_index_at_path(|path| path.last().is_some_and(|name| name == "pad"));
+        assert_eq!(pad, Some(FileIndex(3)));
     }
 }

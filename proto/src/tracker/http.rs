@@ -72,8 +72,8 @@ impl<'a> AnnounceRequest<'a> {
                 "port" => port = Some(value.parse().map_err(|_| QueryError::Malformed("port"))?),
                 "uploaded" => uploaded = bytes(value, "uploaded")?,
                 "downloaded" => downloaded = bytes(value, "downloaded")?,
-                // Clients without metadata are known to send -1.
-                "left" if value != "-1" => left = bytes(value, "left")?,
+                // Clients without metadata are known to send -1; WebTorrent 1.x, given a magnet, sends NaN.
+                "left" if !matches!(value, "-1" | "NaN") => left = bytes(value, "left")?,
                 "event" => event = event_from(value)?,
                 // A negative number is how some clients ask for the default.
                 "numwant" => numwant = value.parse().ok(),
@@ -240,14 +240,21 @@ mod tests {
     #[test]
     fn what_is_missing_or_malformed_is_named() {
         check(LEAST, Ok(()));
-        check(&format!("{LEAST}&left=-1&numwant=-1"), Ok(()));
+        check(&format!("{LEAST}&numwant=-1"), Ok(()));
         check("", Err(QueryError::Missing("info_hash")));
         check("info_hash=short", Err(QueryError::Malformed("info_hash")));
         check(&LEAST.replace("%ff", "%f"), Err(QueryError::Malformed("peer_id")));
         check(&LEAST.replace("6881", "65536"), Err(QueryError::Malformed("port")));
         check(&format!("{LEAST}&event=begun"), Err(QueryError::Malformed("event")));
         check(&format!("{LEAST}&left=x"), Err(QueryError::Malformed("left")));
-        assert_eq!(AnnounceRequest::parse(LEAST).unwrap().left, u64::MAX);
+    }
+
+    #[test]
+    fn a_peer_without_metadata_cannot_say_what_is_left() {
+        for left in ["", "&left=-1", "&left=NaN"] {
+            let query = format!("{LEAST}{left}");
+            assert_eq!(AnnounceRequest::parse(&query).map(|announce| announce.left), Ok(u64::MAX), "{query}");
+        }
     }
 
     #[test]

@@ -177,7 +177,7 @@ fn limit_connections(config: &mut Config) {
     let wanted = config.limits.connections_max;
     config.limits.connections_max = machine::connections_per_shard(wanted, descriptors, shards);
     if config.limits.connections_max < wanted {
-        tracing::warn!(
+        tracing::info!(
             descriptors,
             "fewer connections than `limits` allows: each takes a descriptor, so raise their limit (LimitNOFILE= in the unit, or ulimit -n)"
         );

@@ -14,7 +14,7 @@ use url::{Host, Url};
 pub enum GuardError {
     /// The address is not a public one.
     #[error(
-        "{host} is {address}, which is not a public address: name this origin on the command line or in the configuration if it is meant"
+        "{host} ({address}) is not a public address: name this origin on the command line or in the configuration if it is meant"
     )]
     NotPublic {
         /// The host of the URL.

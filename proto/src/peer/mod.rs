@@ -11,3 +11,4 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod metadata;
+pub mod priority;

@@ -23,7 +23,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Time without any message from a BitTorrent peer; the standard sends keep-alives every 2 minutes.
     pub peer_idle_timeout: Duration,
-    /// Requests queued for one BitTorrent peer (`reqq`); more are rejected.
+    /// Requests queued for one BitTorrent peer (`reqq`); more are rejected. Transmission 3 sends this many a second at most, so it is
+    /// what bounds that client's rate: 2,000 of them are 32 MB/s.
     pub peer_requests_max: usize,
     /// BitTorrent peers served at a time; others wait choked.
     pub upload_slots: usize,
@@ -47,7 +48,7 @@ impl Default for Limits {
             park_timeout: Duration::from_secs(120),
             handshake_timeout: Duration::from_secs(15),
             peer_idle_timeout: Duration::from_secs(150),
-            peer_requests_max: 512,
+            peer_requests_max: 2_000,
             upload_slots: 512,
             frame_bytes_max: 128 * 1024,
             turn_bytes: 1024 * 1024,

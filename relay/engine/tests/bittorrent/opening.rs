@@ -114,7 +114,7 @@ fn the_extension_handshake_says_what_we_do() {
     assert_eq!(said.ids, ExtensionIds { ut_pex: None, ..ExtensionIds::OURS });
     let info_bytes = world.content.metainfo().unwrap().info_bytes.len();
     assert_eq!(said.metadata_size, u32::try_from(info_bytes).ok());
-    assert_eq!((said.client, said.reqq, said.upload_only), (&b"Millrace test"[..], Some(512), Some(true)));
+    assert_eq!((said.client, said.reqq, said.upload_only), (&b"Millrace test"[..], Some(2_000), Some(true)));
     assert_eq!((said.port, said.your_ip), (Some(6881), Some("192.0.2.77".parse().unwrap())));
 }
 

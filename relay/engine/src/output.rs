@@ -10,6 +10,9 @@ use std::sync::Arc;
 use millrace_pagecache::content::Content;
 use millrace_proto::peer::message::{BLOCK_HEAD_BYTES, block_head};
 
+/// What follows the end of a content in its last block.
+static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+
 /// A run of bytes to send, as a back end sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part<'a> {
@@ -53,6 +56,8 @@ enum Segment {
         offset: u64,
         bytes: u64,
     },
+    /// So many zeros.
+    Zeros(usize),
 }
 
 impl Segment {
@@ -61,6 +66,7 @@ impl Segment {
             Segment::Scratch(range) | Segment::Shared(_, range) => range.len() as u64,
             Segment::BlockHead { sent, .. } => BLOCK_HEAD_BYTES as u64 - u64::from(*sent),
             Segment::Extent { bytes, .. } => *bytes,
+            Segment::Zeros(bytes) => *bytes as u64,
         }
     }
 
@@ -75,6 +81,7 @@ impl Segment {
                 *offset += count;
                 *bytes -= count;
             }
+            Segment::Zeros(bytes) => *bytes -= usize::try_from(count).unwrap_or(usize::MAX).min(*bytes),
         }
     }
 }
@@ -162,12 +169,26 @@ impl Output {
         }
     }
 
-    /// Appends a BitTorrent block: its head, then `length` bytes at `offset` of the leased content.
+    /// Appends zeros, 16 KiB at most.
+    fn push_zeros(&mut self, bytes: u64) {
+        debug_assert!(bytes <= ZEROS.len() as u64, "{bytes} zeros are more than there are");
+        let bytes = usize::try_from(bytes).map_or(ZEROS.len(), |bytes| bytes.min(ZEROS.len()));
+        if bytes > 0 {
+            self.bytes += bytes as u64;
+            self.segments.push_back(Segment::Zeros(bytes));
+        }
+    }
+
+    /// Appends a BitTorrent block: its head, then `length` bytes at `offset` of the leased content. Where the content ends
+    /// less than 16 KiB before the block does, zeros follow.
     pub fn push_block(&mut self, index: u32, begin: u32, length: u32, offset: u64) {
         let head = block_head(index, begin, length);
         self.bytes += BLOCK_HEAD_BYTES as u64;
         self.segments.push_back(Segment::BlockHead { head, sent: 0, index, begin, length });
-        self.push_extent(offset, u64::from(length));
+        let content_bytes = self.content.as_ref().map_or(u64::MAX, |content| content.layout().length());
+        let stored = u64::from(length).min(content_bytes.saturating_sub(offset));
+        self.push_extent(offset, stored);
+        self.push_zeros(u64::from(length) - stored);
     }
 
     /// The queue from the cursor on.
@@ -182,6 +203,7 @@ impl Output {
                 length: *length,
             },
             Segment::Extent { offset, bytes } => Part::Extent { offset: *offset, bytes: *bytes },
+            Segment::Zeros(bytes) => Part::Bytes(&ZEROS[..*bytes]),
         })
     }
 
@@ -218,5 +240,42 @@ impl Output {
         self.scratch.clear();
         self.bytes = 0;
         self.content = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_pagecache::layout::Layout;
+    use millrace_pagecache::new_content::NewContent;
+    use millrace_proto::id::ContentId;
+
+    use super::*;
+
+    #[test]
+    fn zeros_follow_the_end_of_a_content_however_little_is_sent_at_a_time() {
+        let new = NewContent::single_of_length(ContentId([7; 16]), "file", 100, 1 << 14, "\"tag\"").unwrap();
+        let layout = Layout::single("file", 100, 1 << 14).unwrap();
+        let content = Content::simulated(new, layout, Box::new(|_, buffer| buffer.fill(1)));
+        let mut output = Output::default();
+        output.lease(&content);
+        output.push_block(0, 90, 9000, 90);
+        let mut sent = Vec::new();
+        let mut payload = 0;
+        while !output.is_empty() {
+            let left = output.bytes();
+            let mut now = Vec::new();
+            for part in output.parts() {
+                match part {
+                    Part::Bytes(bytes) | Part::BlockHead { bytes, .. } => now.extend_from_slice(bytes),
+                    Part::Extent { bytes, .. } => now.extend((0..bytes).map(|_| 1)),
+                }
+            }
+            assert_eq!(now.len() as u64, left);
+            now.truncate(7);
+            payload += output.consume(now.len() as u64);
+            sent.extend(now);
+        }
+        let expected = [&block_head(0, 90, 9000)[..], &[1; 10], &[0; 8990]].concat();
+        assert_eq!((sent, payload), (expected, 10));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
-use millrace_pagecache::layout::PieceIndex;
+use millrace_pagecache::layout::{BLOCK_BYTES, PieceIndex};
 use millrace_proto::id::InfoHashV1;
 use millrace_proto::metainfo::Metainfo;
 use millrace_proto::peer::allowed_fast::AllowedFast;
@@ -222,8 +222,12 @@ impl Peer {
             let range = self.content.layout().piece_range(PieceIndex(block.index));
             range.end - range.start
         };
+        // Without a v1 part nothing follows the end of a file (BEP 52). Yet libtorrent before 2.0.13 asks for whole blocks there,
+        // and takes zeros for the rest, as from a padding file (BEP 47).
+        let end_max = if self.v2_only { piece_bytes.next_multiple_of(BLOCK_BYTES) } else { piece_bytes };
         (1..=BLOCK_BYTES_MAX).contains(&block.length)
-            && u64::from(block.begin) + u64::from(block.length) <= piece_bytes
+            && u64::from(block.begin) < piece_bytes
+            && u64::from(block.begin) + u64::from(block.length) <= end_max
     }
 
     /// BEP 6: the set helps a peer that has nothing to give yet.

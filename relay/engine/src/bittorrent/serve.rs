@@ -75,7 +75,7 @@ impl Peer {
             let Some(block) = self.requests.pop() else { break };
             let offset =
                 self.content.layout().piece_range(PieceIndex(block.index)).start + u64::from(block.begin);
-            let end = offset + u64::from(block.length);
+            let end = (offset + u64::from(block.length)).min(self.content.layout().length());
             // A piece that is had is visible, unless the disk has failed since it was asked for.
             if self.content.visible_until(offset, end) == end {
                 cx.output.push_block(block.index, block.begin, block.length, offset);

@@ -66,13 +66,24 @@ fn more_than_128_kib_at_a_time_is_absurd() {
 }
 
 #[test]
-fn without_a_v1_part_files_end_where_they_end() {
+fn without_a_v1_part_files_end_where_they_end_and_zeros_fill_the_block() {
     let mut world = World::new(having(v2_only(), 0..2));
     let conn = world.interested(fast());
-    world.say(conn, &[Message::Request(block(0, 0, 100))]);
-    world.check(conn, &["Piece(0, 0, 100)"]);
-    world.say(conn, &[Message::Request(block(0, 0, 101))]);
-    world.check_ended(conn, Reason::BadMessage);
+    // Within the content, and where it ends.
+    for piece in 0..2 {
+        for (begin, length) in [(0, 100), (0, 101), (99, BLOCK_BYTES - 99), (0, BLOCK_BYTES)] {
+            world.say(conn, &[Message::Request(block(piece, begin, length))]);
+            world.check(conn, &[&format!("Piece({piece}, {begin}, {length})")]);
+        }
+    }
+    for absurd in
+        [(0, 0, BLOCK_BYTES + 1), (0, 1, BLOCK_BYTES), (1, 1, BLOCK_BYTES), (0, 100, 1), (1, 100, 1)]
+    {
+        let mut world = World::new(having(v2_only(), 0..2));
+        let conn = world.interested(fast());
+        world.say(conn, &[Message::Request(block(absurd.0, absurd.1, absurd.2))]);
+        world.check_ended(conn, Reason::BadMessage);
+    }
 }
 
 /// What `reserved` peers read after asking for pieces 0 (there) and 1 (not there); none when they are closed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;
-use millrace_pagecache::layout::{Layout, PieceIndex};
+use millrace_pagecache::layout::{Layout, PieceIndex, SliceSource};
 use millrace_pagecache::new_content::NewContent;
 use millrace_proto::id::ContentId;
 use millrace_proto::merkle::{PieceHasher, leaf_width};
@@ -15,6 +15,20 @@ pub(crate) const BLOCK_BYTES: u32 = 16 * 1024;
 /// The byte at `offset` of every content.
 pub(crate) fn byte_at(offset: u64) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// `count` bytes of a content from `offset` on: zeros where there is no file.
+pub(crate) fn bytes_of(content: &Content, offset: u64, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count);
+    for slice in content.layout().slices(offset, count as u64) {
+        let at = offset + bytes.len() as u64;
+        match slice.source {
+            SliceSource::Padding => bytes.extend((0..slice.bytes).map(|_| 0)),
+            SliceSource::File(..) => bytes.extend((at..at + slice.bytes).map(byte_at)),
+        }
+    }
+    bytes.resize(count, 0);
+    bytes
 }
 
 fn fill(offset: u64, buffer: &mut [u8]) {

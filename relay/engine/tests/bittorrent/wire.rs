@@ -18,7 +18,7 @@ use millrace_proto::peer::frame::{Frame, FrameLimits, next_frame};
 use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Reserved};
 use millrace_proto::peer::message::{Block, Message};
 
-use crate::torrents::byte_at;
+use crate::torrents::bytes_of;
 
 pub(crate) const OUR_ID: [u8; 20] = *b"-MR0100-themselfself";
 const READ_LIMITS: FrameLimits = FrameLimits {
@@ -147,7 +147,8 @@ impl World {
                 }
                 Part::Extent { offset, bytes } => {
                     parts.push("extent");
-                    wire.extend((offset..offset + bytes).map(byte_at));
+                    assert!(offset + bytes <= self.content.layout().length(), "an extent past the end");
+                    wire.extend(bytes_of(&self.content, offset, usize::try_from(bytes).unwrap()));
                 }
             }
         }
@@ -246,8 +247,8 @@ impl World {
         match message {
             Message::Piece { index, begin, block } => {
                 let start = self.content.layout().piece_range(PieceIndex(index)).start + u64::from(begin);
-                let right = block.iter().zip(start..).all(|(byte, offset)| *byte == byte_at(offset));
-                assert!(right, "wrong bytes in piece {index} from {begin}");
+                let right = bytes_of(&self.content, start, block.len());
+                assert!(block == right, "wrong bytes in piece {index} from {begin}");
                 format!("Piece({index}, {begin}, {})", block.len())
             }
             Message::Reject(Block { index, begin, length }) => format!("Reject({index}, {begin}, {length})"),

@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "millrace-epoll",
         ],
     ),
+    ("millrace-perf", &["millrace-proto"]),
     ("millrace-interop", &["millrace-proto"]),
 ];
 

@@ -1,0 +1,128 @@
+//! `millrace-perf`: load over HTTP and BitTorrent, and what it costs the server.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod cores;
+mod interrupt;
+mod load;
+mod measure;
+mod payload;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod scenario;
+mod server;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use cli::{Cli, Command, Kind, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
+use interrupt::{Interrupt, Interrupted};
+use plan::Plan;
+use report::Report;
+
+/// Wrong usage or settings.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("millrace-perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Http(args) => run_load(Kind::Http, args),
+        Command::Bt(args) => run_load(Kind::Bt, args),
+        Command::Mixed(args) => run_load(Kind::Mixed, args),
+        Command::Run(args) => run_scenarios(args),
+        Command::Payload(args) => write_payload(&args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run_load(kind: Kind, args: LoadArgs) -> anyhow::Result<ExitCode> {
+    let plan = || {
+        let base = args.scenario.as_deref().map(|path| scenario::read_for(path, kind)).transpose()?;
+        Plan::check(kind, &args.settings.over(base.unwrap_or_default()), &cores::allowed()?)
+    };
+    match plan() {
+        Ok(plan) => run_plans(&[plan], &args.report),
+        Err(error) => Ok(refuse(&error)),
+    }
+}
+
+fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let plan = |path: &std::path::PathBuf| {
+        let settings = args.settings.clone().over(scenario::read(path)?);
+        let kind = settings.kind.with_context(|| format!("{}: kind is missing", path.display()))?;
+        let settings = if args.tiny { scenario::tiny(settings) } else { settings };
+        Plan::check(kind, &settings, &cores::allowed()?).with_context(|| path.display().to_string())
+    };
+    match args.scenarios.iter().map(plan).collect::<anyhow::Result<Vec<Plan>>>() {
+        Ok(plans) => run_plans(&plans, &args.report),
+        Err(error) => Ok(refuse(&error)),
+    }
+}
+
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("millrace-perf: {error:#}");
+    ExitCode::from(USAGE)
+}
+
+/// Runs all plans, reports, and fails when a floor was missed or something went wrong.
+fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::watch()?;
+    let mut report = Report::new();
+    let (runtime, reason) = load::runtime::choose();
+    if let Some(reason) = reason {
+        let text = format!("the load is driven by epoll, since io_uring cannot be used here: {reason}");
+        eprintln!("millrace-perf: {text}");
+        report.note(text);
+    }
+    for plan in plans {
+        if !plan.about.is_empty() {
+            eprintln!("{}", plan.about);
+        }
+        run::run(plan, runtime, &interrupt, &mut report)?;
+    }
+    write_report(&report, to)?;
+    let failed = report.measurements.iter().any(|measurement| measurement.errors > 0);
+    Ok(if failed || !report.missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn write_report(report: &Report, to: &ReportArgs) -> anyhow::Result<()> {
+    let stdout = Some(Path::new("-"));
+    if let Some(path) = &to.json {
+        let json = serde_json::to_string_pretty(report)? + "\n";
+        if to.json.as_deref() == stdout {
+            std::io::stdout().write_all(json.as_bytes())?;
+        } else {
+            std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    if to.json.as_deref() != stdout {
+        write!(std::io::stdout(), "{report}")?;
+    }
+    Ok(())
+}
+
+fn write_payload(args: &PayloadArgs) -> anyhow::Result<()> {
+    let path = args.file.display();
+    let file = std::fs::File::create_new(&args.file).with_context(|| format!("creating {path}"))?;
+    let mut file = std::io::BufWriter::new(file);
+    payload::Payload::new(args.seed)
+        .write(&mut file, args.content_bytes.0)
+        .with_context(|| format!("writing {path}"))?;
+    file.flush().with_context(|| format!("writing {path}"))
+}

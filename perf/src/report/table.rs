@@ -1,0 +1,136 @@
+//! The table for people: a column for each measurement, a row for each quantity.
+
+use std::fmt;
+
+use millrace_proto::units::{Rate, Size};
+
+use super::{Measurement, Percentiles, Report};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.machine)?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for measurement in &self.measurements {
+            writeln!(f)?;
+            write_measurement(f, measurement)?;
+        }
+        for missed in &self.missed {
+            writeln!(f, "\nMISSED {missed}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_measurement(f: &mut fmt::Formatter<'_>, measurement: &Measurement) -> fmt::Result {
+    let Measurement { workload, server, version, seconds, .. } = measurement;
+    writeln!(f, "{workload}: {server} {version}, {seconds:.1} s")?;
+    for (name, value) in rows(measurement) {
+        writeln!(f, "  {name:<24} {value}")?;
+    }
+    for text in &measurement.error_texts {
+        writeln!(f, "  error: {text}")?;
+    }
+    Ok(())
+}
+
+/// Names and values of everything that was measured.
+pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("throughput", rate(measurement.throughput()))];
+    if measurement.http_bytes > 0 && measurement.bittorrent_bytes > 0 {
+        let share = |bytes: u64| rate(super::gigabytes(bytes) * 1e9 / measurement.seconds);
+        rows.push((
+            "  HTTP, BitTorrent",
+            format!("{}, {}", share(measurement.http_bytes), share(measurement.bittorrent_bytes)),
+        ));
+    }
+    rows.push(("answers per second", format!("{:.0}", measurement.answers_per_second())));
+    match measurement.server_cpu {
+        Some(cost) => rows.push((
+            "server CPU",
+            format!(
+                "{:.4} s/GB ({:.0} % of a core)",
+                cost.per_gb,
+                cost.seconds / measurement.seconds * 100.0
+            ),
+        )),
+        None => rows.push(("server CPU", "not here".into())),
+    }
+    rows.push((
+        "load CPU",
+        format!(
+            "{:.4} s/GB ({:.0} % of a core)",
+            measurement.load_cpu.per_gb,
+            measurement.load_cpu.seconds / measurement.seconds * 100.0
+        ),
+    ));
+    if let Some(total) = measurement.total_cpu_per_gb() {
+        rows.push(("both sides", format!("{total:.4} s/GB")));
+    }
+    for (first, last, latencies) in [
+        ("HTTP first byte, ms", "HTTP whole range, ms", &measurement.http),
+        ("block first byte, ms", "whole block, ms", &measurement.bittorrent),
+    ] {
+        if let Some(Percentiles { first_byte, last_byte }) = latencies {
+            rows.push((first, percentiles(first_byte)));
+            rows.push((last, percentiles(last_byte)));
+        }
+    }
+    if let Some(memory) = measurement.memory {
+        let (resident, anonymous) = (Size(memory.resident_bytes), Size(memory.anonymous_bytes));
+        rows.push(("server memory", format!("{resident} resident, {anonymous} of its own")));
+    }
+    let (served, wanted) = (measurement.connections_served, measurement.connections);
+    if served < wanted {
+        rows.push(("connections served", format!("{served} of {wanted}")));
+    }
+    rows.push(("errors", measurement.errors.to_string()));
+    rows
+}
+
+fn percentiles(summary: &crate::measure::latency::Summary) -> String {
+    let crate::measure::latency::Summary { p50_ms, p99_ms, p999_ms, max_ms, .. } = summary;
+    format!("p50 {p50_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  max {max_ms:.1}")
+}
+
+/// A rate as people read it.
+pub(crate) fn rate(bytes_per_second: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate is positive, and exact enough in bytes"
+    )]
+    let whole = bytes_per_second as u64;
+    Rate(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::sample;
+    use super::*;
+
+    #[test]
+    fn everything_measured_is_shown() {
+        let report = Report {
+            measurements: vec![Measurement { error_texts: vec!["HTTP: status 500".into()], ..sample() }],
+            notes: vec!["epoll".into()],
+            missed: vec!["throughput".into()],
+            ..Report::new()
+        };
+        let text = report.to_string();
+        for part in [
+            "500.0 MB/s",
+            "0.5000 s/GB (25 % of a core)",
+            "1.0000 s/GB",
+            "p99 99",
+            "300.0 MiB resident, 20.0 MiB",
+            "status 500",
+            "note: epoll",
+            "MISSED throughput",
+            "0.1.0",
+        ] {
+            assert!(text.contains(part), "no `{part}` in:\n{text}");
+        }
+    }
+}

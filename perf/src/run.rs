@@ -1,0 +1,92 @@
+//! Carrying out a [`Plan`]: the test file and the relay where they are ours, the load, one measurement.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use millrace_proto::units::Size;
+
+use crate::interrupt::Interrupt;
+use crate::load::runtime::Runtime;
+use crate::measure::{Window, measure};
+use crate::payload::Payload;
+use crate::plan::{Plan, Subject};
+use crate::report::Report;
+use crate::server::Server;
+use crate::server::scratch::Scratch;
+
+/// Runs a plan and adds what came of it to `report`.
+///
+/// # Errors
+/// Whatever keeps it from being measured, in words for people.
+pub(crate) fn run(
+    plan: &Plan,
+    runtime: Runtime,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let scratch = Scratch::create(plan.folder.as_deref())?;
+    let server = server(plan, &scratch, interrupt)?;
+    let load = plan.load(&server)?;
+    if plan.cores.overlap() {
+        report.note("server and load share cores, and so take time from each other");
+    }
+    if plan.verify {
+        report.note("every byte was checked, which costs the load CPU time");
+    }
+    let window = Window {
+        workload: workload(plan),
+        warm_up: plan.warm_up,
+        duration: plan.duration,
+        runtime,
+        cores: plan.cores.load.clone(),
+    };
+    let measurement = measure(&server, &load, &window, interrupt)?;
+    report.missed.extend(plan.floors.iter().filter_map(|floor| floor.missed_by(&measurement)));
+    report.measurements.push(measurement);
+    Ok(())
+}
+
+/// What is measured, in a few words.
+fn workload(plan: &Plan) -> String {
+    let http = format!("HTTP {} × {}", plan.http_connections, Size(plan.range_bytes));
+    let bittorrent = format!("BitTorrent {} × {} blocks", plan.bittorrent_connections, plan.queue);
+    match (plan.http_connections, plan.bittorrent_connections) {
+        (_, 0) => http,
+        (0, _) => bittorrent,
+        _ => format!("{http} + {bittorrent}"),
+    }
+}
+
+/// The server of a plan, ready: the relay that runs, or one of our own with the whole test file.
+///
+/// # Errors
+/// It is not there, or does not start.
+pub(crate) fn server(plan: &Plan, scratch: &Scratch, interrupt: &Interrupt) -> anyhow::Result<Server> {
+    let torrent = plan.bittorrent_connections > 0;
+    if let Subject::Running(remote, pid) = &plan.subject {
+        let content = remote.complete(torrent)?.context("the relay has no complete content to ask for")?;
+        let server = remote.describe(&content, torrent)?;
+        return Ok(Server { pid: *pid, ..server });
+    }
+    let file = write_payload(scratch.path(), plan)?;
+    let source = file.to_str().context("a temporary folder whose path is not UTF-8")?.to_owned();
+    let relay = plan.relay(scratch, vec![source])?.context("the plan names no relay")?;
+    relay.start(interrupt)?.into_server(&relay.program, plan.content_bytes, torrent, interrupt)
+}
+
+/// Writes the test file of a plan.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn write_payload(folder: &Path, plan: &Plan) -> anyhow::Result<PathBuf> {
+    let path = folder.join("payload.bin");
+    let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
+    let mut file = BufWriter::new(file);
+    Payload::new(plan.seed)
+        .write(&mut file, plan.content_bytes)
+        .with_context(|| format!("writing {}", path.display()))?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    Ok(path)
+}

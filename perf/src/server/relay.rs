@@ -1,0 +1,150 @@
+//! A relay that this program starts: its own store and test file in a temporary folder, on cores of its own, with limits that the load
+//! fits in.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::remote::{InfohashKind, Remote};
+use super::{PATIENCE, Process, Server, find_in_path, free_address, is_program};
+use crate::interrupt::Interrupt;
+
+/// The program's name.
+const NAME: &str = "millrace-relay";
+
+/// Bytes per second that taking in and hashing a file surely reaches.
+const SLOWEST_INTAKE: u64 = 20_000_000;
+
+/// A relay to start.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayPlan {
+    pub(crate) program: PathBuf,
+    pub(crate) cores: Vec<usize>,
+    /// The folder for its store, log and sockets.
+    pub(crate) folder: PathBuf,
+    /// Sources to pull: a file of the disk, or URLs.
+    pub(crate) sources: Vec<String>,
+    /// Connections that the load will hold.
+    pub(crate) connections: usize,
+    /// `--io`, if given.
+    pub(crate) io: Option<String>,
+    /// `--congestion`, if given.
+    pub(crate) congestion: Option<String>,
+    pub(crate) infohash: InfohashKind,
+    /// `--egress`, if given.
+    pub(crate) egress: Option<String>,
+}
+
+/// Finds the program: as named, else beside this one, else in `PATH`.
+///
+/// # Errors
+/// It is in none of these places.
+pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = named {
+        if !is_program(path) {
+            bail!("--relay {}: no such program", path.display());
+        }
+        // A bare name would be looked up in PATH when started.
+        return path.canonicalize().with_context(|| format!("--relay {}", path.display()));
+    }
+    let own = std::env::current_exe().context("finding this program")?;
+    let beside = own.with_file_name(NAME);
+    if is_program(&beside) {
+        return Ok(beside);
+    }
+    find_in_path(NAME).with_context(|| {
+        format!(
+            "no {NAME} beside {} or in PATH: name it with --relay, or a running one with --target",
+            own.display()
+        )
+    })
+}
+
+/// What `--version` says, without the program's name; empty when it says nothing.
+pub(crate) fn version(program: &Path) -> String {
+    let output = Command::new(program).arg("--version").output();
+    let text =
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    text.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+/// A relay that runs.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub(crate) process: Process,
+    pub(crate) remote: Remote,
+}
+
+impl RelayPlan {
+    /// Starts it and waits until it is ready to serve.
+    ///
+    /// # Errors
+    /// It cannot be started, or ends, with what it said last.
+    pub(crate) fn start(&self, interrupt: &Interrupt) -> anyhow::Result<Relay> {
+        let (http, bittorrent) = (free_address()?, free_address()?);
+        let config = self.folder.join("relay.toml");
+        std::fs::write(&config, self.config()).context("writing the relay's configuration")?;
+        let mut command = Command::new(&self.program);
+        command.arg("serve").args(&self.sources).arg("--config").arg(&config);
+        command
+            .arg("--store")
+            .arg(self.folder.join("store"))
+            .arg("--admin")
+            .arg(self.folder.join("admin.sock"));
+        command.args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"]);
+        command.args(["--public-url", &format!("http://{http}/")]);
+        let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
+        command.args(["--cores", &cores.join(",")]);
+        for (flag, value) in
+            [("--io", &self.io), ("--congestion", &self.congestion), ("--egress", &self.egress)]
+        {
+            if let Some(value) = value {
+                command.args([flag, value]);
+            }
+        }
+        let mut process = Process::start(command, &self.cores, self.folder.join("relay.log"))?;
+        let remote = Remote {
+            address: http,
+            host: http.to_string(),
+            bittorrent,
+            content: None,
+            infohash: self.infohash,
+        };
+        process.wait_until("answer", PATIENCE, interrupt, || Ok(remote.is_ready().then_some(())))?;
+        Ok(Relay { process, remote })
+    }
+
+    /// Limits that leave the measuring to what is measured: one address holds every connection, and all of them are served.
+    fn config(&self) -> String {
+        let connections = (self.connections * 2).max(16_384);
+        let slots = self.connections.max(512);
+        format!(
+            "[limits]\nconnections = {connections}\nconnections-per-address = {connections}\nupload-slots = {slots}\n"
+        )
+    }
+}
+
+impl Relay {
+    /// Waits until the content of `length` bytes is complete, hashed if `torrent` is wanted, and gives the relay as a server.
+    ///
+    /// # Errors
+    /// The relay ends, fails, or takes too long.
+    pub(crate) fn into_server(
+        mut self,
+        program: &Path,
+        length: u64,
+        torrent: bool,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Server> {
+        let within = PATIENCE + Duration::from_secs(length / SLOWEST_INTAKE);
+        let complete = || self.remote.complete(torrent);
+        let content = self.process.wait_until("complete content", within, interrupt, complete)?;
+        let mut server = self.remote.describe(&content, torrent)?;
+        server.version = version(program);
+        server.pid = Some(self.process.pid());
+        server.process = Some(self.process);
+        Ok(server)
+    }
+}

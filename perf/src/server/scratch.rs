@@ -1,0 +1,43 @@
+//! A temporary folder that goes away with its value.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::Context as _;
+
+/// The folder, readable by this user alone.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// Makes one in `parent`, or where temporary files go.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn create(parent: Option<&Path>) -> anyhow::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // A short name: sockets lie in it, and their paths may have 107 bytes.
+        let name = format!("millrace-perf-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = parent.join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("creating {}", path.display()))?;
+        Ok(Scratch { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left in a temporary folder goes away sooner or later anyway.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod bytes;
 mod facts;
+mod placement;
 mod stream;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::visible::Visible;
 use crate::waiting::Waiting;
 
 pub use facts::{Counters, State};
+pub use placement::{Part, Placement};
 pub use stream::Stream;
 
 /// A function that stands for the bytes of a content: fills the buffer with what is at the offset.

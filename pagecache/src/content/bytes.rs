@@ -17,31 +17,14 @@ use crate::layout::{FileIndex, PieceIndex, SliceSource};
 const READ_BYTES: usize = 256 * 1024;
 
 impl Content {
-    /// Writes `bytes` at `offset`. Padding is skipped. Nothing becomes visible by it.
+    /// Writes `bytes` at `offset`. Nothing becomes visible by it.
     ///
     /// # Errors
-    /// `InvalidInput` when a byte of the range is visible already (what is visible never changes) or lies past the
-    /// end; `ReadOnlyFilesystem` for files imported in place; what the disk says, `StorageFull` among it.
+    /// As [`Content::place`]; what the disk says, `StorageFull` among it.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let end = self.end_of(offset, bytes.len())?;
-        if self.visible.intersects(offset..end) {
-            let text = format!("{}: bytes {offset}..{end} are visible and may not change", self.id);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        match &self.data {
-            Data::Function(_) => Ok(()),
-            Data::Files(files) => {
-                let mut rest = bytes;
-                for slice in self.layout.slices(offset, end - offset) {
-                    let (now, later) = rest.split_at(usize::try_from(slice.bytes).unwrap_or(rest.len()));
-                    if let SliceSource::File(file, at) = slice.source {
-                        files.write(&self.layout, file, at, now)?;
-                    }
-                    rest = later;
-                }
-                Ok(())
-            }
-        }
+        let placement = self.place(offset, bytes.len())?;
+        placement.write(bytes)?;
+        self.written(placement)
     }
 
     /// Fills `buffer` with what is stored at `offset`, visible or not; padding reads as zeros.
@@ -69,7 +52,7 @@ impl Content {
         Ok(())
     }
 
-    fn end_of(&self, offset: u64, bytes: usize) -> io::Result<u64> {
+    pub(super) fn end_of(&self, offset: u64, bytes: usize) -> io::Result<u64> {
         let end = u64::try_from(bytes).ok().and_then(|bytes| offset.checked_add(bytes));
         end.filter(|&end| end <= self.layout.length()).ok_or_else(|| {
             let text = format!("{}: {bytes} bytes at {offset} lie past the end", self.id);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::Content;
+use super::{Content, Placement};
 use crate::visible::Lane;
 
 /// A place in a content from which bytes are written and become visible as they are; see [`Content::stream`].
@@ -45,8 +45,30 @@ impl Stream {
     /// # Errors
     /// As [`Content::write`]; nothing has become visible then.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.content.write(self.at, bytes)?;
-        self.at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let placement = self.place(bytes.len())?;
+        placement.write(bytes)?;
+        self.written(placement)
+    }
+
+    /// Says where the next `bytes` bytes are to be written.
+    ///
+    /// # Errors
+    /// As [`Content::place`].
+    pub fn place(&self, bytes: usize) -> io::Result<Placement> {
+        self.content.place(self.at, bytes)
+    }
+
+    /// Makes the bytes of `placement`, which are there now, visible. Wake [`Content::take_parked`] after this.
+    ///
+    /// # Errors
+    /// As [`Content::written`]; `InvalidInput` when these are not the next bytes. Nothing has become visible then.
+    pub fn written(&mut self, placement: Placement) -> io::Result<()> {
+        let range = placement.range();
+        if range.start != self.at {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.content.written(placement)?;
+        self.at = range.end;
         match &mut self.lane {
             Some(lane) => self.content.visible.advance(lane, self.at),
             None => self.content.visible.grow_to(self.at),

@@ -110,17 +110,20 @@ impl FileSet {
         self.open(layout, file, 0)?.file().read_exact_at(buffer, at)
     }
 
-    pub(crate) fn write(&self, layout: &Layout, file: FileIndex, at: u64, bytes: &[u8]) -> io::Result<()> {
+    /// The file, opened for who is going to write to it.
+    pub(crate) fn open_to_write(&self, layout: &Layout, file: FileIndex) -> io::Result<Arc<OpenFile>> {
         if matches!(self.place, Place::InPlace(_)) {
             return Err(io::Error::new(
                 io::ErrorKind::ReadOnlyFilesystem,
                 "imported in place: never written",
             ));
         }
-        let open = self.open(layout, file, 0)?;
-        open.file().write_all_at(bytes, at)?;
-        // Only after the write: a commit that takes the list now syncs what was written, and one that took it before
-        // vouches for no piece that is marked later.
+        self.open(layout, file, 0)
+    }
+
+    /// Notes what the next commit has to sync. Only after the write: a commit that takes the list now syncs what was
+    /// written, and one that took it before vouches for no piece that is marked later.
+    pub(crate) fn mark_written(&self, file: FileIndex, open: Arc<OpenFile>) -> io::Result<()> {
         let oldest = {
             let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
             dirty.insert(file.0, open);

@@ -206,6 +206,8 @@ pub struct RelayStatus {
     pub backend: Choice,
     /// By reference, zero-copy or copy.
     pub send_path: Choice,
+    /// How pulls write files: pwrite or io_uring.
+    pub ingest_io: Choice,
     /// The piece store.
     pub store: StoreStatus,
     /// Threads of the data plane.

@@ -88,6 +88,9 @@ pub struct ServeArgs {
     /// How to talk to the kernel: auto, uring or epoll [default: auto: io_uring, or epoll where it is forbidden]
     #[arg(long, value_name = "KIND")]
     pub io: Option<String>,
+    /// How pulls write files: auto, uring or pwrite [default: auto: pwrite, which costs less]
+    #[arg(long, value_name = "KIND")]
+    pub ingest_io: Option<String>,
     /// How to write the log: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,

@@ -241,12 +241,13 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
     }
     let relay: RelayStatus = read(relay)?;
     println(&format!(
-        "millrace-relay {}  {}  {} shards over {}, sending by {}",
+        "millrace-relay {}  {}  {} shards over {}, sending by {}, pulls written by {}",
         relay.version,
         format!("{:?}", relay.state).to_lowercase(),
         relay.shards,
         relay.backend.name,
-        relay.send_path.name
+        relay.send_path.name,
+        relay.ingest_io.name
     ));
     println(&format!(
         "served {} by HTTP, {} by BitTorrent; {} from origins; sending at {}, cap {}",

@@ -9,6 +9,7 @@ use crate::cli::DoctorArgs;
 use crate::machine;
 use crate::run::Failure;
 use crate::serve::println;
+use crate::start::default_ingest_io;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,6 +90,7 @@ fn examine() -> Vec<Finding> {
             "allow vmsplice and splice; sendfile costs more for each small block",
         ),
     });
+    findings.push(ingest_io(&ring));
     findings.push(cachestat());
     findings.push(cores());
     findings.extend(limits());
@@ -106,6 +108,12 @@ fn backend(probe: &millrace_ring::Probe) -> Finding {
             "allow io_uring for the relay; epoll serves the same at more cost",
         ),
     }
+}
+
+fn ingest_io(ring: &millrace_ring::Probe) -> Finding {
+    let (_, choice) = default_ingest_io();
+    let other = if ring.is_usable() { "works here too" } else { "would not start here" };
+    Finding::good("ingest", format!("{}: {}; --ingest-io uring {other}", choice.name, choice.reason))
 }
 
 fn cores() -> Finding {

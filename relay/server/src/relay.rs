@@ -48,6 +48,8 @@ pub struct Relay {
     pub backend: Choice,
     /// The send path, and why.
     pub send_path: Choice,
+    /// How ingest writes, and why.
+    pub ingest_io: Choice,
     /// When it started.
     pub started: Instant,
     /// How it is told to stop.

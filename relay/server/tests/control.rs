@@ -313,6 +313,8 @@ fn metrics_are_named_once_and_explained() {
             assert!(samples.contains(needed), "{needed} is missing");
         }
         assert_eq!(kinds["millrace_backend"], "info");
+        let backend = samples.iter().find(|sample| sample.starts_with("millrace_backend_info{")).unwrap();
+        assert!(backend.contains("ingest_io=\"pwrite\""), "{backend}");
         // The same over TCP.
         let url = format!("http://{}/metrics", relay.relay().metrics.unwrap());
         assert!(reqwest::get(url).await.unwrap().text().await.unwrap().ends_with("# EOF\n"));

@@ -1,26 +1,32 @@
 //! Ingest against origins that behave and that do not: right bytes or a clear failed state, and each byte sent once.
 //!
-//! Ingest and store run in this process without shards; the origin's own access log is the judge of what was asked.
+//! Ingest and store run in this process without shards; the origin's own access log is the judge of what was asked. Files are written
+//! by `pwrite`, and through io_uring where `MILLRACE_INGEST_IO=uring` says so: the first test runs all others again in that way.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/disk.rs"]
+mod disk;
 #[path = "support/origin.rs"]
 mod origin;
 #[path = "support/tls.rs"]
 mod tls;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use disk::SmallDisk;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::{Options, State, Store};
 use millrace_proto::id::ContentId;
 use millrace_relay::ingest::balance::Patience;
 use millrace_relay::ingest::client::ClientConfig;
-use millrace_relay::ingest::{AddError, Ingest, IngestConfig, NewPull};
+use millrace_relay::ingest::{AddError, Ingest, IngestConfig, NewPull, Way};
 use millrace_relay::shards::Shards;
 use origin::{Behaviour, File, Origin};
 
@@ -28,6 +34,8 @@ const MIB: u64 = 1 << 20;
 /// Four ranges and a bit, ending inside a block.
 const LENGTH: u64 = 18 * MIB + 12_345;
 const SEED: u64 = 7;
+/// Says how files are to be written.
+const WAY: &str = "MILLRACE_INGEST_IO";
 /// What nothing here comes near, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -145,7 +153,35 @@ fn config() -> IngestConfig {
         idle_timeout: Duration::from_millis(1_500),
         ..ClientConfig::default()
     };
-    IngestConfig { client, patience, add_patience: patience, hash_threads: 2, ..IngestConfig::default() }
+    let way = way();
+    IngestConfig { client, way, patience, add_patience: patience, hash_threads: 2, ..IngestConfig::default() }
+}
+
+fn way() -> Way {
+    match std::env::var_os(WAY).is_some_and(|way| way == "uring") {
+        true => Way::Uring,
+        false => Way::Pwrite,
+    }
+}
+
+/// Says why a test was not made, past the test harness, which keeps what a passing test prints to itself.
+fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+#[test]
+fn all_of_this_through_io_uring() {
+    if way() == Way::Uring {
+        return;
+    }
+    if let Err(refusal) = millrace_ring::probe().verdict {
+        assert!(std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"), "{refusal}");
+        return skip(&format!("ingest through io_uring: {refusal}"));
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.arg("--quiet").env(WAY, "uring").output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
 fn from(url: &str) -> NewPull {
@@ -280,6 +316,73 @@ fn a_reset_costs_only_what_was_in_flight() {
         let (relay, ..) = check_arrives(fault, LENGTH, 8 * MIB);
         assert!(relay.ingest.metrics().retries.value() >= 1);
     }
+}
+
+/// Looks at a content again and again until it is complete: whatever is visible has its right bytes at that moment already.
+fn watch(relay: &Relay, id: ContentId, length: u64) {
+    let (start, mut buffer) = (Instant::now(), vec![0; 64 << 10]);
+    while relay.get(id).state() != State::Complete {
+        assert!(start.elapsed() < PATIENCE);
+        let content = relay.get(id);
+        let mut at = 0;
+        while at < length {
+            let end = content.visible_until(at, length);
+            // The latest bytes are those that could be missing.
+            let from = end.saturating_sub(64 << 10).max(at);
+            let bytes = usize::try_from(end - from).unwrap();
+            content.read(from, &mut buffer[..bytes]).unwrap();
+            assert!(
+                buffer[..bytes] == origin::bytes(SEED, from..end)[..],
+                "bytes in {from}..{end} are wrong"
+            );
+            at = (end / MIB + 1) * MIB;
+        }
+    }
+}
+
+#[test]
+fn what_is_visible_is_there_also_when_bodies_are_reset() {
+    let whole = Behaviour { ignores_range: true, short: Some((1, 9 * MIB)), ..Behaviour::default() };
+    for behaviour in [
+        Behaviour { reset: Some((6, MIB + 5)), ..Behaviour::default() },
+        Behaviour { chunked: true, ..whole.clone() },
+        whole,
+    ] {
+        let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, behaviour));
+        let content = relay.add(from(&origin.file_url()));
+        watch(&relay, content.id(), LENGTH);
+        check_bytes(&relay.wait_complete(content.id()), SEED, LENGTH);
+    }
+}
+
+#[test]
+fn a_pull_that_is_stopped_in_the_middle_of_a_write_goes_on_after_it() {
+    if way() == Way::Pwrite {
+        return; // There nothing can be stopped in the middle of a write.
+    }
+    let outer = Relay::new();
+    let Some(disk) = SmallDisk::with_ext4(&outer.folder) else {
+        return skip("a write that takes long (freezing a file system needs root)");
+    };
+    let relay = Relay::at(&disk.0, config());
+    // A pull without a length cannot wait: pausing stops it wherever it is, and resuming reads again from the start.
+    let behaviour = Behaviour { chunked: true, rate: Some(4 * MIB), ..Behaviour::default() };
+    let origin = Origin::single(LENGTH, SEED, behaviour);
+    let content = relay.add(from(&origin.file_url()));
+    relay.wait_for(content.id(), "begun", |content| content.visible_bytes() > 0);
+    let frozen = disk.freeze();
+    let before = origin.sent();
+    relay.wait_for(content.id(), "writing", |_| origin.sent() > before + MIB / 4);
+    relay.runtime.block_on(relay.ingest.pause(content.id())).unwrap();
+    origin.behave(Behaviour { chunked: true, ..Behaviour::default() });
+    relay.runtime.block_on(relay.ingest.resume(content.id())).unwrap();
+    // A pull that did not wait would have had its answer before these have theirs, and written.
+    for _ in 0..10 {
+        assert!(relay.try_add(from(&origin.url("/none"))).is_err());
+    }
+    assert_eq!(origin.log().iter().filter(|access| access.status == 200).count(), 1, "it did not wait");
+    drop(frozen);
+    check_bytes(&relay.wait_complete(content.id()), SEED, LENGTH);
 }
 
 #[test]
@@ -496,6 +599,24 @@ fn what_does_not_fit_the_store_fails_with_what_to_do() {
     assert!(error.contains("disk full: free space under") && error.contains("--capacity"), "{error}");
     ingest.stop();
     thread.join().unwrap();
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_write_fails_the_pull() {
+    let outer = Relay::new();
+    let Some(disk) = SmallDisk::with_tmpfs(&outer.folder, "9m") else {
+        return skip("a full disk (mounting one needs root)");
+    };
+    let relay = Relay::at(&disk.0, config());
+    // Without a length nobody can know that it does not fit.
+    let origin = Origin::single(LENGTH, SEED, Behaviour { chunked: true, ..Behaviour::default() });
+    let content = relay.add(from(&origin.file_url()));
+    let error = relay.wait_failed(content.id());
+    assert!(error.contains("disk full: free space under"), "{error}");
+    let end = content.visible_until(0, LENGTH);
+    let mut buffer = vec![0; usize::try_from(end).unwrap()];
+    content.read(0, &mut buffer).unwrap();
+    assert!(end > MIB && buffer == origin::bytes(SEED, 0..end), "{end} bytes are visible");
 }
 
 #[test]

@@ -102,6 +102,17 @@ fn the_engine_and_proto_can_do_no_io() {
     }
 }
 
+/// It is little maintained: what would replace it must have one place to go to.
+#[test]
+fn tokio_uring_stays_behind_one_module() {
+    let source = root().join("relay/server/src");
+    let users = files(&source).into_iter().filter(|path| {
+        let text = std::fs::read_to_string(path);
+        text.is_ok_and(|text| text.contains("tokio_uring"))
+    });
+    assert_eq!(users.collect::<Vec<_>>(), [source.join("ingest/runtime.rs")]);
+}
+
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

@@ -67,10 +67,15 @@ fn free_port() -> u16 {
 }
 
 impl Relay {
-    fn start(folder: &Folder, sources: &[&str]) -> Relay {
+    fn start(folder: &Folder, arguments: &[&str]) -> Relay {
         let http = free_port();
         let mut command = program(&["serve"]);
-        command.args(sources).args(["--store", &folder.path("store"), "--admin", &folder.path("admin.sock")]);
+        command.args(arguments).args([
+            "--store",
+            &folder.path("store"),
+            "--admin",
+            &folder.path("admin.sock"),
+        ]);
         command.args([
             "--http",
             &format!("127.0.0.1:{http}"),
@@ -129,6 +134,8 @@ fn wrong_usage_is_status_2_and_one_line() {
     check(&["serve", "--egress", "fast"], 2, &["--egress", "2Gbit/s"]);
     check(&["serve", "--cores", "9999"], 2, &["--cores", "9999"]);
     check(&["serve", "--io", "magic"], 2, &["--io", "auto, uring or epoll"]);
+    check(&["serve", "--ingest-io", "ring"], 2, &["--ingest-io", "auto, uring or pwrite"]);
+    check(&["serve", "--io", "epoll", "--ingest-io", "uring"], 2, &["--ingest-io", "epoll opens no ring"]);
     check(&["remove", "nonsense"], 2, &["nonsense", "status"]);
     check(&["caps", "set", "egress.http=5"], 2, &["egress.http", "egress.total"]);
     check(&["caps", "set", "--egress", "5"], 2, &["'--egress' found; see --help"]);
@@ -180,6 +187,36 @@ fn commands_without_a_relay_say_where_they_looked() {
     let admin = folder.path("admin.sock");
     check(&["status", "--admin", &admin], 1, &[&admin, "serve"]);
     check(&["verify", "--store", &folder.path("none")], 1, &["no store", "--store"]);
+}
+
+/// Starts a relay with these flags: how many rings it has open, and what `status` says of it.
+fn rings(folder: &Folder, flags: &[&str]) -> (usize, String) {
+    let relay = Relay::start(folder, flags);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", relay.child.id())).unwrap();
+    let links = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let rings = links.filter(|link| link.to_string_lossy().contains("io_uring")).count();
+    let status = check(&["status", "--admin", &folder.path("admin.sock")], 0, &[]);
+    (rings, String::from_utf8(status.stdout).unwrap())
+}
+
+#[test]
+fn ingest_has_a_ring_only_where_one_is_asked_for() {
+    let folder = Folder::new("rings");
+    let (epoll, status) = rings(&folder, &["--io", "epoll"]);
+    assert_eq!(epoll, 0);
+    assert!(status.contains("over epoll") && status.contains("written by pwrite"), "{status}");
+    let doctor = check(&["doctor"], 0, &[]);
+    if String::from_utf8_lossy(&doctor.stdout).contains("--ingest-io uring would not start here") {
+        let refused = &["--ingest-io uring was asked for, and io_uring is not usable"];
+        check(&["serve", "--store", &folder.path("store"), "--ingest-io", "uring"], 1, refused);
+        let _ = writeln!(std::io::stderr(), "skipped: ingest through io_uring, which is forbidden here");
+        return;
+    }
+    let (usual, status) = rings(&folder, &[]);
+    assert!(status.contains("over uring") && status.contains("written by pwrite"), "{status}");
+    let (more, status) = rings(&folder, &["--ingest-io", "uring"]);
+    assert_eq!(more, usual + 1);
+    assert!(status.contains("written by uring"), "{status}");
 }
 
 #[test]

@@ -12,7 +12,9 @@ use url::Url;
 
 use super::check_socket_path;
 use super::file::{self, Entry, File, LimitKeys};
-use super::{BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, Io, LogFormat, METRICS, Origin};
+use super::{
+    BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
+};
 use crate::cli::ServeArgs;
 
 /// Where a value stands.
@@ -85,9 +87,8 @@ impl Config {
         let (path, text) = named.unwrap_or((Path::new(""), ""));
         let file = file::parse(path, text).map_err(ConfigError)?;
         let lookup = Lookup { path, text };
-        let File {
-            store, capacity, http, bt, public_url, egress, admin, metrics, cores, io, log_format, ..
-        } = &file;
+        let File { store, capacity, http, bt, public_url, egress, admin, metrics, cores, log_format, .. } =
+            &file;
 
         let path_text =
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -107,6 +108,9 @@ impl Config {
         if path_text(&args.store).is_some_and(|path| path.is_empty()) {
             return Err(ConfigError("--store: name a folder".into()));
         }
+        let io = optional(lookup.either("io", args.io.as_deref(), &file.io), io_kind)?.unwrap_or(Io::Auto);
+        let ingest_io = lookup.either("ingest-io", args.ingest_io.as_deref(), &file.ingest_io);
+        let ingest_io = optional(ingest_io, |text| ingest_io_kind(text, io))?.unwrap_or(IngestIo::Auto);
         let listen =
             |name, flag: &Option<String>, entry, port| match lookup.either(name, flag.as_deref(), entry) {
                 Some(found) => found.read(address),
@@ -135,7 +139,8 @@ impl Config {
                 Some(found) => found.read(|text| core_list(text, &environment.cores_allowed))?,
                 None => environment.cores_allowed.iter().copied().take(SHARDS_MAX as usize).collect(),
             },
-            io: optional(lookup.either("io", args.io.as_deref(), io), io_kind)?.unwrap_or(Io::Auto),
+            io,
+            ingest_io,
             log_format: optional(
                 lookup.either("log-format", args.log_format.as_deref(), log_format),
                 log_kind,
@@ -217,6 +222,18 @@ fn io_kind(text: &str) -> Result<Io, String> {
         "uring" => Ok(Io::Uring),
         "epoll" => Ok(Io::Epoll),
         _ => Err("write auto, uring or epoll".into()),
+    }
+}
+
+fn ingest_io_kind(text: &str, io: Io) -> Result<IngestIo, String> {
+    match text {
+        "auto" => Ok(IngestIo::Auto),
+        "uring" if io == Io::Epoll => {
+            Err("io = epoll opens no ring: write auto or pwrite, or another io".into())
+        }
+        "uring" => Ok(IngestIo::Uring),
+        "pwrite" => Ok(IngestIo::Pwrite),
+        _ => Err("write auto, uring or pwrite".into()),
     }
 }
 
@@ -358,17 +375,19 @@ mod tests {
         check_error("[origins.a]\n", &["relay.toml:1", "url"]);
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);
+        check_error("ingest-io = \"ring\"", &["relay.toml:1: ingest-io", "auto, uring or pwrite"]);
+        check_error("io = \"epoll\"\ningest-io = \"uring\"", &["relay.toml:2: ingest-io", "no ring"]);
     }
 
     #[test]
     fn the_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let text = "egress = \"8Mbit/s\"\nio = \"epoll\"\ncores = \"0-2,8\"\nmetrics = \"off\"";
+        let text = "egress = \"8Mbit/s\"\nio = \"epoll\"\ncores = \"0-2,8\"\nmetrics = \"off\"\ningest-io = \"pwrite\"";
         let args = ServeArgs { egress: Some("none".into()), io: Some("auto".into()), ..ServeArgs::default() };
         let config = load(&ServeArgs::default(), text).unwrap();
         assert_eq!((config.egress, config.io, config.metrics), (Some(1_000_000), Io::Epoll, None));
         assert_eq!(config.cores, [0, 1, 2, 8]);
         let config = load(&args, text).unwrap();
-        assert_eq!((config.egress, config.io), (None, Io::Auto));
+        assert_eq!((config.egress, config.io, config.ingest_io), (None, Io::Auto, IngestIo::Pwrite));
         let config = load(&ServeArgs::default(), "").unwrap();
         assert_eq!(config.http.to_string(), "[::]:8080");
         assert_eq!(config.metrics, METRICS.parse().ok());

@@ -41,6 +41,17 @@ pub enum Io {
     Epoll,
 }
 
+/// How ingest is to write files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestIo {
+    /// What measures better: `pwrite`, today.
+    Auto,
+    /// Through io_uring, or fail.
+    Uring,
+    /// `pwrite`.
+    Pwrite,
+}
+
 /// How to write the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -84,6 +95,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// The back end asked for.
     pub io: Io,
+    /// How ingest is to write files; never [`IngestIo::Uring`] with [`Io::Epoll`].
+    pub ingest_io: IngestIo,
     /// How to write the log.
     pub log_format: LogFormat,
     /// Bounds of each shard.

@@ -22,6 +22,7 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         state: if relay.stop.is_wished() { RelayState::Draining } else { RelayState::Serving },
         backend: relay.backend.clone(),
         send_path: relay.send_path.clone(),
+        ingest_io: relay.ingest_io.clone(),
         store: StoreStatus {
             path: relay.config.store.display().to_string(),
             capacity: relay.config.capacity.unwrap_or(u64::MAX),

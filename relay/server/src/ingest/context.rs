@@ -15,6 +15,7 @@ use super::budget::OriginBudget;
 use super::client::Clients;
 use super::metrics::IngestMetrics;
 use super::pull::PullStatus;
+use super::writes::Writes;
 use crate::shards::Shards;
 
 /// Shared by all tasks of ingest.
@@ -24,6 +25,8 @@ pub(super) struct Context {
     pub config: IngestConfig,
     /// Where bytes go.
     pub store: Arc<Store>,
+    /// How they get there.
+    pub writes: Writes,
     /// Who must hear of them.
     pub shards: Shards,
     /// Who fetches them.

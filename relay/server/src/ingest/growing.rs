@@ -118,7 +118,8 @@ async fn pour(
         context.metrics.origin_bytes.add(bytes);
         content.counters().origin_bytes.fetch_add(bytes, Ordering::Relaxed);
         let here = content.visible_bytes().clamp(at, at + bytes);
-        let (old, new) = chunk.split_at(usize::try_from(here - at).unwrap_or(chunk.len()));
+        let mut old = chunk;
+        let new = old.split_off(usize::try_from(here - at).unwrap_or(old.len()));
         let mut stored = vec![0; old.len()];
         content.read(at, &mut stored).map_err(Halt::Disk)?;
         if let Some(place) = old.iter().zip(&stored).position(|(a, b)| a != b) {
@@ -126,7 +127,8 @@ async fn pour(
         }
         if !new.is_empty() {
             let no_stream = || Halt::Disk(std::io::Error::other("the content has another writer"));
-            content.stream(here).ok_or_else(no_stream)?.write(new).map_err(Halt::Disk)?;
+            let mut stream = content.stream(here).ok_or_else(no_stream)?;
+            context.writes.append(content, &mut stream, new).await.map_err(Halt::Disk)?;
             context.announce_bytes(content);
         }
         at += bytes;

@@ -23,6 +23,7 @@ mod pulls;
 pub mod runs;
 mod runtime;
 pub mod sources;
+mod writes;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -42,12 +43,14 @@ use self::client::{ClientConfig, Clients};
 use self::context::Context;
 use self::metrics::IngestMetrics;
 use self::pulls::Pulls;
+use self::writes::Writes;
 use crate::config::Config;
 use crate::control::describe::Links;
 use crate::shards::Shards;
 
 pub use self::error::{AddError, IngestError};
 pub use self::pull::{OriginStatus, PullStatus};
+pub use self::runtime::Way;
 pub use self::sources::NewPull;
 
 /// Limits and names of ingest.
@@ -55,6 +58,8 @@ pub use self::sources::NewPull;
 pub struct IngestConfig {
     /// How origins are talked to.
     pub client: ClientConfig,
+    /// How files are written.
+    pub way: Way,
     /// Folder of the store, for messages.
     pub store: PathBuf,
     /// What the torrents made here name as tracker and web seed; none leaves both out.
@@ -86,6 +91,7 @@ impl Default for IngestConfig {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         IngestConfig {
             client: ClientConfig::default(),
+            way: Way::default(),
             store: PathBuf::new(),
             links: None,
             requests_max: 64,
@@ -104,13 +110,13 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    /// What a relay's configuration says of ingest; torrents made here name the relay by `links`.
+    /// What a relay's configuration says of ingest; torrents made here name the relay by `links`, and files are written in `way`.
     #[must_use]
-    pub fn new(config: &Config, links: Links) -> Self {
+    pub fn new(config: &Config, links: Links, way: Way) -> Self {
         let client = ClientConfig { ca_file: config.origin_ca.clone(), ..ClientConfig::default() };
         let origins = config.origins.values().map(|origin| origin.url.clone()).collect();
         let (store, links) = (config.store.clone(), Some(links));
-        IngestConfig { client, store, links, origins, ..IngestConfig::default() }
+        IngestConfig { client, way, store, links, origins, ..IngestConfig::default() }
     }
 }
 
@@ -138,7 +144,7 @@ impl Ingest {
     /// Starts the thread, and goes on with everything in the store that is unfinished.
     ///
     /// # Errors
-    /// A CA file that cannot be read, TLS or the thread that cannot be set up.
+    /// A CA file that cannot be read, TLS, the thread or its ring that cannot be set up.
     pub fn start(
         config: IngestConfig,
         store: Arc<Store>,
@@ -148,8 +154,10 @@ impl Ingest {
         let clients = Clients::new(config.client.clone(), Arc::clone(&metrics))?;
         let budget = Arc::new(OriginBudget::new(config.requests_max, config.bandwidth));
         let statuses = Arc::default();
+        let way = config.way;
         let context = Arc::new(Context {
             hashers: Arc::new(Semaphore::new(config.hash_threads.max(1))),
+            writes: Writes::new(way),
             config,
             store,
             shards,
@@ -160,7 +168,7 @@ impl Ingest {
             promised: tokio::sync::Mutex::default(),
         });
         let (sender, commands) = mpsc::unbounded_channel();
-        let thread = runtime::spawn("ingest", move || run(context, commands))?;
+        let thread = runtime::spawn(way, "ingest", move || run(context, commands))?;
         Ok((Ingest { commands: sender, metrics, budget, statuses }, thread))
     }
 

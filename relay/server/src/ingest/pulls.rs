@@ -8,7 +8,7 @@ use std::sync::Arc;
 use millrace_pagecache::State;
 use millrace_pagecache::content::Content;
 use millrace_proto::id::ContentId;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::context::Context;
 use super::error::AddError;
@@ -28,7 +28,7 @@ pub(super) struct Pulls {
 #[derive(Debug)]
 struct Entry {
     running: Running,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Pulls {
@@ -79,7 +79,7 @@ impl Pulls {
                 pulls.supersede(&old).await;
             }
         });
-        self.running.borrow_mut().insert(id, Entry { running: Running::Other, task: task.abort_handle() });
+        self.running.borrow_mut().insert(id, Entry { running: Running::Other, task });
     }
 
     /// Adds what `request` asks for, or finds it.
@@ -223,8 +223,9 @@ impl Pulls {
     /// # Errors
     /// No such content, or what the disk says.
     pub(super) async fn remove(&self, id: ContentId) -> Result<(), AddError> {
-        if let Some(entry) = self.running.borrow_mut().remove(&id) {
-            entry.task.abort();
+        let entry = self.running.borrow_mut().remove(&id);
+        if let Some(entry) = entry {
+            self.end(id, entry).await;
         }
         self.context.forget_status(id);
         let store = Arc::clone(&self.context.store);
@@ -239,11 +240,19 @@ impl Pulls {
         Ok(())
     }
 
+    /// Stops a pull where it is, and waits for what it was writing.
+    async fn end(&self, id: ContentId, entry: Entry) {
+        entry.task.abort();
+        // Over, it has taken all that it started with it.
+        let _ = entry.task.await;
+        self.context.writes.landed(id).await;
+    }
+
     /// Ends all pulls and commits what they have.
     pub(super) async fn stop(&self) {
         let entries: Vec<_> = self.running.borrow_mut().drain().collect();
         for (id, entry) in entries {
-            entry.task.abort();
+            self.end(id, entry).await;
             if let Some(content) = self.context.store.get(id).filter(|content| !content.is_growing()) {
                 let store = Arc::clone(&self.context.store);
                 let committed = self.context.blocking(move || store.commit(&content)).await;

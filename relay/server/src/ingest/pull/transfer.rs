@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use millrace_pagecache::content::Stream;
 use millrace_pagecache::layout::{FileIndex, SliceSource};
 use reqwest::Response;
@@ -163,7 +164,7 @@ impl Pull {
             context.metrics.origin_bytes.add(bytes);
             self.content.counters().origin_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
             let wanted = usize::try_from(flow.end - flow.at).unwrap_or(usize::MAX).min(chunk.len());
-            self.take(flow, &chunk[..wanted]).map_err(Halt::Disk)?;
+            self.take(flow, chunk.slice(..wanted)).await.map_err(Halt::Disk)?;
             if wanted < chunk.len() {
                 return Err(FetchError::Long(flow.end - start).into());
             }
@@ -179,7 +180,7 @@ impl Pull {
     }
 
     /// Writes what is new of `bytes`, and has the pieces checked that it completes.
-    fn take(self: &Rc<Self>, flow: &mut Flow, bytes: &[u8]) -> io::Result<()> {
+    async fn take(self: &Rc<Self>, flow: &mut Flow, bytes: Bytes) -> io::Result<()> {
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         flow.received += count;
         let start = flow.at;
@@ -187,7 +188,7 @@ impl Pull {
         let runs = self.planner.borrow().missing(start..flow.at);
         for run in runs {
             let inside = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
-            self.write(flow, run.start, &bytes[inside(run.start)..inside(run.end)])?;
+            self.write(flow, run.start, bytes.slice(inside(run.start)..inside(run.end))).await?;
             self.arrived_bytes.set(self.arrived_bytes.get() + (run.end - run.start));
             self.note_contributor(flow.origin, &run);
             let complete = self.planner.borrow_mut().arrived(run);
@@ -200,15 +201,15 @@ impl Pull {
     }
 
     /// With known hashes bytes stay invisible until verified; without, they are visible as soon as they are written.
-    fn write(&self, flow: &mut Flow, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    async fn write(&self, flow: &mut Flow, offset: u64, bytes: Bytes) -> io::Result<()> {
         if flow.stream.as_ref().is_none_or(|stream| stream.at() != offset) {
             flow.stream = None;
             flow.stream = self.content.stream(offset);
         }
         match &mut flow.stream {
-            Some(stream) => stream.write(bytes),
+            Some(stream) => self.context.writes.append(&self.content, stream, bytes).await,
             // Inside a block where no stream can start: visible when its piece has been hashed.
-            None => self.content.write(offset, bytes),
+            None => self.context.writes.write(&self.content, offset, bytes).await,
         }
     }
 

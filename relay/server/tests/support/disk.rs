@@ -1,0 +1,56 @@
+//! Small file systems of a test's own, to be filled or frozen. Making one needs root.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A mounted file system and its folder; gone when dropped.
+pub(crate) struct SmallDisk(pub(crate) PathBuf);
+
+impl SmallDisk {
+    /// One in memory, of this size, below `folder`; `None` where that is not allowed.
+    pub(crate) fn with_tmpfs(folder: &Path, size: &str) -> Option<SmallDisk> {
+        Self::mount(folder, &["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+    }
+
+    /// One of 64 MB in a file below `folder`, which can be frozen; `None` where that is not allowed.
+    pub(crate) fn with_ext4(folder: &Path) -> Option<SmallDisk> {
+        let image = folder.join("image");
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let image = image.to_str().unwrap();
+        if !succeeds("mkfs.ext4", &["-q", "-F", image]) {
+            return None;
+        }
+        Self::mount(folder, &["-o", "loop", image])
+    }
+
+    fn mount(folder: &Path, what: &[&str]) -> Option<SmallDisk> {
+        let path = folder.join("disk");
+        std::fs::create_dir_all(&path).unwrap();
+        succeeds("mount", &[what, &[path.to_str().unwrap()]].concat()).then_some(SmallDisk(path))
+    }
+
+    /// Makes every write to it wait until what this returns is dropped.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        assert!(succeeds("fsfreeze", &["--freeze", self.0.to_str().unwrap()]));
+        Frozen(self)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        succeeds("umount", &["--lazy", self.0.to_str().unwrap()]);
+    }
+}
+
+/// See [`SmallDisk::freeze`].
+pub(crate) struct Frozen<'a>(&'a SmallDisk);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        succeeds("fsfreeze", &["--unfreeze", self.0.0.to_str().unwrap()]);
+    }
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}

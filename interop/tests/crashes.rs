@@ -1,10 +1,14 @@
 //! SIGKILL at twenty moments of one pull, and a restart after each: nothing verified is lost, nothing wrong is served, and
 //! the origin is charged for no more than what was in flight.
 
+use std::process::Command;
+
+use millrace_interop::clients::say;
 use millrace_interop::http::{self, End};
 use millrace_interop::origin::Origin;
 use millrace_interop::pattern::sha256_of;
-use millrace_interop::relay::Relay;
+use millrace_interop::process::run;
+use millrace_interop::relay::{Relay, program};
 use millrace_interop::scratch::Scratch;
 use millrace_interop::torrent::Tree;
 use millrace_interop::{PATIENCE, until};
@@ -22,12 +26,12 @@ fn random(index: u64) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
 }
 
-fn killed_and_restarted(with_hashes: bool) {
+fn killed_and_restarted(with_hashes: bool, flags: &[&str]) {
     let scratch = Scratch::new();
     let tree = Tree::file("killed.bin", LENGTH, PIECE_BYTES);
     let pattern = tree.pattern("");
     let origin = Origin::of_file("killed.bin", LENGTH, pattern, Some(60_000_000));
-    let mut relay = Relay::start(&scratch, &[]);
+    let mut relay = Relay::start(&scratch, flags);
     let given = scratch.file("given.torrent", &tree.hybrid().to_bytes()).display().to_string();
     let url = origin.url("/killed.bin");
     let content = if with_hashes { relay.add(&[&url, "--metainfo", &given]) } else { relay.add(&[&url]) };
@@ -72,10 +76,21 @@ fn ratio(sent: u64) -> f64 {
 
 #[test]
 fn a_pull_with_known_hashes_survives_twenty_kills() {
-    killed_and_restarted(true);
+    killed_and_restarted(true, &[]);
 }
 
 #[test]
 fn a_pull_with_unknown_hashes_survives_twenty_kills() {
-    killed_and_restarted(false);
+    killed_and_restarted(false, &[]);
+}
+
+#[test]
+fn a_pull_that_is_written_through_io_uring_survives_twenty_kills() {
+    let doctor = run(Command::new(program()).arg("doctor"), PATIENCE);
+    let forbidden = doctor.text().contains("--ingest-io uring would not start here");
+    if forbidden || std::env::var("MILLRACE_INTEROP_IO").is_ok_and(|io| io == "epoll") {
+        say("skipped: a pull written through io_uring, which is forbidden here");
+        return;
+    }
+    killed_and_restarted(false, &["--ingest-io", "uring"]);
 }

@@ -88,7 +88,7 @@ pub struct ServeArgs {
     /// How to talk to the kernel: auto, uring or epoll [default: auto: io_uring, or epoll where it is forbidden]
     #[arg(long, value_name = "KIND")]
     pub io: Option<String>,
-    /// How pulls write files: auto, uring or pwrite [default: auto: pwrite, which costs less]
+    /// How pulls write files: auto, uring or pwrite [default: auto: pwrite, which takes less CPU]
     #[arg(long, value_name = "KIND")]
     pub ingest_io: Option<String>,
     /// How to write the log: text or json [default: text]

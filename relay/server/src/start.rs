@@ -199,7 +199,7 @@ fn choice(name: &str, reason: impl Into<String>) -> Choice {
 
 /// How ingest writes where nothing else is asked for.
 pub(crate) fn default_ingest_io() -> (Way, Choice) {
-    (Way::Pwrite, choice("pwrite", "costs less than writes through io_uring (measured on ext4)"))
+    (Way::Pwrite, choice("pwrite", "takes less CPU than writes through io_uring (measured on ext4)"))
 }
 
 /// A ring is opened only where one is asked for.

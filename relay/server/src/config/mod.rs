@@ -44,7 +44,7 @@ pub enum Io {
 /// How ingest is to write files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IngestIo {
-    /// What measures better: `pwrite`, today.
+    /// What takes less CPU: `pwrite`, today.
     Auto,
     /// Through io_uring, or fail.
     Uring,

@@ -18,7 +18,10 @@ const OFFERED: ExtensionIds = ExtensionIds { ut_pex: None, ..ExtensionIds::OURS 
 /// A metadata piece and the dictionary before it.
 const METADATA_BYTES_MAX: usize = METADATA_PIECE_BYTES as usize + 64;
 
-/// Queues our extension handshake. We never download from peers: always `upload_only`.
+/// Queues our extension handshake.
+///
+/// We never download from peers, yet call ourselves `upload_only` (BEP 21) with the last piece only: libtorrent leaves an upload-only
+/// peer as soon as it has all of that peer's pieces, and stays away for a minute while new ones arrive here.
 pub(super) fn greet(peer: &mut Peer, cx: &mut Context<'_>) {
     let identity = &cx.shared.identity;
     let metainfo = peer.metainfo.as_ref();
@@ -27,7 +30,7 @@ pub(super) fn greet(peer: &mut Peer, cx: &mut Context<'_>) {
         client: identity.agent.as_bytes(),
         reqq: u32::try_from(cx.shared.limits.peer_requests_max).ok(),
         metadata_size: metainfo.and_then(|metainfo| u32::try_from(metainfo.info_bytes.len()).ok()),
-        upload_only: Some(true),
+        upload_only: peer.content.is_complete().then_some(true),
         port: Some(identity.port),
         your_ip: Some(cx.peer.ip()),
     };

@@ -248,3 +248,38 @@ fn the_least_used_makes_room() {
     assert!(store.fits(30_000).unwrap());
     assert_eq!(store.get(id(2)).unwrap().pieces_have(), 0);
 }
+
+/// Nobody holds a file of `old` open; `fresh` lies under the same paths. Neither reads nor writes cross over.
+fn check_apart(old: &Arc<Content>, fresh: &Arc<Content>) {
+    assert!(!Arc::ptr_eq(old, fresh));
+    let file = FileIndex(0);
+    assert!(old.file(file).is_err(), "its path leads to a file in which nothing has arrived");
+    assert!(old.write(0, &[1; 100]).is_err(), "nor may what still arrives for it be written there");
+    assert!(fresh.file(file).is_ok());
+}
+
+#[test]
+fn what_was_dropped_is_not_opened_by_its_old_path() {
+    let folder = Folder::new("dropped");
+    let store = folder.store();
+    let of_length = || NewContent::single_of_length(id(1), "one", 20_000, 16_384, "\"1\"").unwrap();
+    let removed = store.add(of_length()).unwrap();
+    removed.stream(0).unwrap().write(&bytes(20_000, 1)).unwrap();
+    store.commit(&removed).unwrap();
+    store.remove(id(1)).unwrap();
+    let added = store.add(of_length()).unwrap();
+    check_apart(&removed, &added);
+    added.stream(0).unwrap().write(&bytes(20_000, 1)).unwrap();
+    store.commit(&added).unwrap();
+    let evicted = added;
+    check_apart(&evicted, &store.evict(id(1)).unwrap());
+
+    let growing = store.add(NewContent::growing(id(2), "two", "\"2\"")).unwrap();
+    growing.stream(0).unwrap().write(&bytes(20_000, 2)).unwrap();
+    growing.end_growth();
+    let settled = store.settle(&growing, 20_000).unwrap();
+    assert!(growing.file(FileIndex(0)).is_ok(), "the same file");
+    let fresh = store.evict(id(2)).unwrap();
+    check_apart(&settled, &fresh);
+    check_apart(&growing, &fresh);
+}

@@ -27,7 +27,9 @@ pub(crate) struct FileSet {
     pub(super) committing: Mutex<()>,
     growing: bool,
     open: Box<[ArcSwapWeak<OpenFile>]>,
-    opening: Mutex<()>,
+    /// Whether the files were unlinked: their paths may lead to others' by now. Held while a path is followed, and shared by all
+    /// objects of the same files.
+    unlinked: Arc<Mutex<bool>>,
     dirty: Mutex<BTreeMap<u32, Arc<OpenFile>>>,
     /// Set by the first sync that failed. The kernel reports such an error once; afterwards it takes the lost pages for
     /// clean, so no later success means anything.
@@ -53,9 +55,25 @@ impl FileSet {
             committing: Mutex::default(),
             growing,
             open,
-            opening: Mutex::default(),
+            unlinked: Arc::default(),
             dirty: Mutex::default(),
             lost: OnceLock::new(),
+        }
+    }
+
+    /// The same files, for a content in `folder` that has come to its end.
+    pub(super) fn settled(&self, folder: &Path, layout: &Layout) -> FileSet {
+        FileSet {
+            unlinked: Arc::clone(&self.unlinked),
+            ..FileSet::new(folder, self.place.clone(), layout, false)
+        }
+    }
+
+    /// Notes that the stored files have lost their names. Who has one open may read on; nobody opens one again, as the path may
+    /// lead to a fresh file, in which nothing has arrived. Files imported in place keep their names.
+    pub(super) fn mark_unlinked(&self) {
+        if matches!(self.place, Place::Stored(_)) {
+            *self.unlinked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         }
     }
 
@@ -69,9 +87,12 @@ impl FileSet {
         if let Some(open) = slot.load().upgrade().filter(usable) {
             return Ok(open);
         }
-        let _one_opens = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let unlinked = self.unlinked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = slot.load().upgrade().filter(usable) {
             return Ok(open);
+        }
+        if *unlinked {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "dropped from the store"));
         }
         let open = Arc::new(self.open_again(file, span, visible)?);
         slot.store(Arc::downgrade(&open));

@@ -60,8 +60,8 @@ impl Store {
         Ok(Budget { capacity, used: self.used_bytes(), free, free_floor })
     }
 
-    /// Drops the bytes of a content and keeps everything else: a fresh, empty content of the same id, queued. Who holds
-    /// the old one may finish reading it; its files are unlinked, never cut.
+    /// Drops the bytes of a content and keeps everything else: a fresh, empty content of the same id, queued. Who has a file
+    /// of the old one open may finish reading it: files are unlinked, never cut. Who would have to open one is refused.
     ///
     /// # Errors
     /// [`StoreError::Absent`]; [`StoreError::Refused`] for imports, which nobody could pull again; what the disk says.
@@ -91,6 +91,7 @@ impl Store {
             write_empty_state(&folder, &old, old.layout()).map_err(error(&folder))?;
             let gone = folder.join("data.evicted");
             fs::rename(folder.join("data"), &gone).map_err(error(&gone))?;
+            files.mark_unlinked();
             fs::remove_dir_all(&gone).map_err(error(&gone))?;
             if let Data::Files(files) = &fresh.data {
                 files.create(fresh.layout()).map_err(error(&folder))?;
@@ -121,7 +122,7 @@ impl Store {
         let layout = Layout::single(growing.name(), length, choose_piece_bytes(length))?;
         let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
         files.sync().map_err(StoreError::at(&folder))?;
-        let fresh_files = FileSet::new(&folder, files.place().clone(), &layout, false);
+        let fresh_files = files.settled(&folder, &layout);
         let shape = Shape::Layout(layout.clone());
         let fresh = Arc::new(Content::assemble(again(growing, shape), layout, Data::Files(fresh_files)));
         fresh.reveal(0..length);

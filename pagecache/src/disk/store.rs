@@ -242,6 +242,7 @@ impl Store {
             let Data::Files(files) = &content.data else { return Err(StoreError::Absent(id)) };
             let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
             fs::rename(&folder, &removed).map_err(StoreError::at(&folder))?;
+            files.mark_unlinked();
             self.contents.remove(&id);
         }
         names(&content).iter().for_each(|name| self.infohashes.remove(name));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use millrace_proto::units::Size;
+use millrace_proto::units::{Rate, Size};
 use serde::{Deserialize, Deserializer};
 
 /// Puts load on a Millrace relay over HTTP and BitTorrent, and says what it delivered and what that cost.
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Bt(LoadArgs),
     /// Both at the same time, with so many connections of each
     Mixed(LoadArgs),
+    /// Download what the relay is still pulling from an origin of bounded rate: first byte, rate, and what the origin sent
+    Faststart(LoadArgs),
     /// Run scenario files, one after another
     Run(RunArgs),
     /// Write the test file, for a relay on another box: only such a file can be checked by --verify
@@ -126,13 +128,13 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
 
-    /// Connections [default: 16 of HTTP, 64 of BitTorrent]
+    /// Connections; with faststart, clients [default: 16 of HTTP, 64 of BitTorrent; faststart: 1]
     #[arg(long, value_name = "COUNT")]
     pub(crate) connections: Option<usize>,
     /// Length of the ranges asked for [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) range_bytes: Option<Size>,
-    /// Length of the test file [default: 256MiB]
+    /// Length of the test file [default: 256MiB; faststart: 16MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) content_bytes: Option<Size>,
     /// Which part is asked for next [default: random]
@@ -153,6 +155,18 @@ pub(crate) struct Settings {
     /// Time before that, in which everything gets up to speed [default: 2s]
     #[arg(long, value_name = "TIME")]
     pub(crate) warm_up: Option<Span>,
+    /// faststart: bytes per second of the origin, all connections together [default: 100MB/s]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) origin_rate: Option<Rate>,
+    /// faststart: time before each answer of the origin, as a long way would take [default: 0ms]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) origin_delay: Option<Span>,
+    /// faststart: pulls, each of a new content [default: 20]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) rounds: Option<usize>,
+    /// faststart: give the relay the piece hashes first; half of the clients then come by BitTorrent
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) known_hashes: Option<bool>,
     /// Check every byte instead of throwing it away; costs the load CPU time
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) verify: Option<bool>,
@@ -190,6 +204,10 @@ impl Settings {
             infohash: self.infohash.or(base.infohash),
             duration: self.duration.or(base.duration),
             warm_up: self.warm_up.or(base.warm_up),
+            origin_rate: self.origin_rate.or(base.origin_rate),
+            origin_delay: self.origin_delay.or(base.origin_delay),
+            rounds: self.rounds.or(base.rounds),
+            known_hashes: self.known_hashes.or(base.known_hashes),
             verify: self.verify.or(base.verify),
             seed: self.seed.or(base.seed),
             floor: if self.floor.is_empty() { base.floor } else { self.floor },
@@ -204,6 +222,7 @@ pub(crate) enum Kind {
     Http,
     Bt,
     Mixed,
+    Faststart,
 }
 
 impl Kind {
@@ -212,6 +231,7 @@ impl Kind {
             Kind::Http => "http",
             Kind::Bt => "bt",
             Kind::Mixed => "mixed",
+            Kind::Faststart => "faststart",
         }
     }
 }
@@ -292,5 +312,19 @@ mod tests {
         for text in ["", "s", "1d", "-1s", "1.2.3s"] {
             assert!(read(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_commands_of_the_readme_are_accepted() {
+        let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let lines = readme.lines().filter(|line| line.starts_with("    millrace-perf "));
+        let mut count = 0;
+        for line in lines {
+            let words = line.split('#').next().unwrap().split_whitespace();
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+            count += 1;
+        }
+        assert!(count >= 6, "only {count} commands were found");
     }
 }

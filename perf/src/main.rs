@@ -3,9 +3,11 @@
 
 mod cli;
 mod cores;
+mod faststart;
 mod interrupt;
 mod load;
 mod measure;
+mod origin;
 mod payload;
 mod plan;
 mod progress;
@@ -46,6 +48,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Http(args) => run_load(Kind::Http, args),
         Command::Bt(args) => run_load(Kind::Bt, args),
         Command::Mixed(args) => run_load(Kind::Mixed, args),
+        Command::Faststart(args) => run_load(Kind::Faststart, args),
         Command::Run(args) => run_scenarios(args),
         Command::Payload(args) => write_payload(&args).map(|()| ExitCode::SUCCESS),
     }
@@ -94,11 +97,13 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
         if !plan.about.is_empty() {
             eprintln!("{}", plan.about);
         }
-        run::run(plan, runtime, &interrupt, &mut report)?;
+        match plan.kind {
+            Kind::Faststart => faststart::run(plan, runtime, &interrupt, &mut report)?,
+            Kind::Http | Kind::Bt | Kind::Mixed => run::run(plan, runtime, &interrupt, &mut report)?,
+        }
     }
     write_report(&report, to)?;
-    let failed = report.measurements.iter().any(|measurement| measurement.errors > 0);
-    Ok(if failed || !report.missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if report.errors() > 0 || !report.missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn write_report(report: &Report, to: &ReportArgs) -> anyhow::Result<()> {

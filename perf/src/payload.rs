@@ -7,6 +7,9 @@ use std::io::{self, Write};
 
 const WORD_BYTES: usize = 8;
 
+/// Bytes compared at a time: what stays in the first-level cache.
+const COMPARED_BYTES: usize = 4096;
+
 /// Bytes generated at a time when a file is written.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -56,44 +59,34 @@ impl Payload {
 
     /// Fills `buffer` with the bytes from `position` on.
     pub(crate) fn fill(self, position: u64, buffer: &mut [u8]) {
-        for (at, words) in self.pieces(position, buffer.len()) {
-            buffer[at.clone()].copy_from_slice(&words[..at.len()]);
+        let mut index = position / WORD_BYTES as u64;
+        let within = usize::from(position.to_le_bytes()[0]) % WORD_BYTES;
+        let (lead, rest) = buffer.split_at_mut(((WORD_BYTES - within) % WORD_BYTES).min(buffer.len()));
+        if within > 0 {
+            lead.copy_from_slice(&self.word(index)[within..within + lead.len()]);
+            index += 1;
         }
+        let mut words = rest.chunks_exact_mut(WORD_BYTES);
+        for word in &mut words {
+            word.copy_from_slice(&self.word(index));
+            index += 1;
+        }
+        let tail = words.into_remainder();
+        tail.copy_from_slice(&self.word(index)[..tail.len()]);
     }
 
     /// Position of the first byte of `received` that is not what stands at `position` and after it.
     pub(crate) fn first_difference(self, position: u64, received: &[u8]) -> Option<u64> {
-        for (at, words) in self.pieces(position, received.len()) {
-            let start = at.start;
-            let received = &received[at];
-            if received != &words[..received.len()] {
-                let same =
-                    received.iter().zip(words).take_while(|(got, expected)| **got == *expected).count();
-                return Some(position + (start + same) as u64);
+        let mut expected = [0; COMPARED_BYTES];
+        for (received, at) in received.chunks(COMPARED_BYTES).zip((position..).step_by(COMPARED_BYTES)) {
+            let expected = &mut expected[..received.len()];
+            self.fill(at, expected);
+            if received != expected {
+                let same = received.iter().zip(expected.iter()).take_while(|(got, expected)| got == expected);
+                return Some(at + same.count() as u64);
             }
         }
         None
-    }
-
-    /// Cuts `length` bytes from `position` on at word boundaries: where each cut lies in the buffer, and its bytes from the front.
-    fn pieces(
-        self,
-        position: u64,
-        length: usize,
-    ) -> impl Iterator<Item = (std::ops::Range<usize>, [u8; WORD_BYTES])> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let here = position + at as u64;
-            let within = usize::from(here.to_le_bytes()[0]) % WORD_BYTES;
-            let bytes = (WORD_BYTES - within).min(length - at);
-            if bytes == 0 {
-                return None;
-            }
-            let mut word = self.word(here / WORD_BYTES as u64);
-            word.rotate_left(within);
-            at += bytes;
-            Some((at - bytes..at, word))
-        })
     }
 
     /// Writes the first `length` bytes of the content.
@@ -122,7 +115,7 @@ mod tests {
         let payload = Payload::new(7);
         let mut whole = Vec::new();
         payload.write(&mut whole, 5000).unwrap();
-        for (start, bytes) in [(0, 5000), (1, 9), (7, 1), (8, 8), (4093, 907), (17, 0)] {
+        for (start, bytes) in [(0, 5000), (1, 9), (7, 1), (3, 2), (8, 8), (4093, 907), (17, 0), (16, 3)] {
             let mut part = vec![0; bytes];
             payload.fill(start as u64, &mut part);
             assert_eq!(part, whole[start..start + bytes], "{bytes} from {start}");
@@ -134,9 +127,9 @@ mod tests {
     #[test]
     fn a_wrong_byte_is_named_by_its_position() {
         let payload = Payload::new(1);
-        let mut part = vec![0; 300];
+        let mut part = vec![0; 9000];
         payload.fill(1003, &mut part);
-        for wrong in [0, 4, 5, 12, 299] {
+        for wrong in [0, 4, 5, 12, 4095, 4096, 8999] {
             part[wrong] ^= 1;
             assert_eq!(payload.first_difference(1003, &part), Some(1003 + wrong as u64));
             part[wrong] ^= 1;

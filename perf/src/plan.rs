@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use millrace_proto::units::Size;
+use millrace_proto::units::{Rate, Size};
 
 use crate::cli::{InfohashName, Kind, OrderName, Settings};
 use crate::cores::Split;
@@ -22,6 +22,7 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    pub(crate) kind: Kind,
     /// The scenario's sentence, or nothing.
     pub(crate) about: String,
     pub(crate) subject: Subject,
@@ -39,6 +40,17 @@ pub(crate) struct Plan {
     pub(crate) verify: bool,
     pub(crate) seed: u64,
     pub(crate) floors: Vec<Floor>,
+    pub(crate) pull: PullPlan,
+}
+
+/// What faststart does besides.
+#[derive(Debug, Clone)]
+pub(crate) struct PullPlan {
+    /// Bytes per second; `None` is as fast as it goes.
+    pub(crate) origin_rate: Option<u64>,
+    pub(crate) origin_delay: Duration,
+    pub(crate) rounds: usize,
+    pub(crate) known_hashes: bool,
 }
 
 /// What is measured.
@@ -58,8 +70,18 @@ impl Plan {
     pub(crate) fn check(kind: Kind, settings: &Settings, cores_allowed: &[usize]) -> anyhow::Result<Plan> {
         let subject = subject(settings)?;
         let is_running = matches!(subject, Subject::Running(..));
+        let known_hashes = settings.known_hashes.unwrap_or(false);
         let connections = |default| settings.connections.unwrap_or(default);
+        let (http_connections, bittorrent_connections) = match kind {
+            Kind::Http => (connections(16), 0),
+            Kind::Bt => (0, connections(64)),
+            Kind::Mixed => (connections(16), connections(64)),
+            Kind::Faststart if known_hashes => (connections(1).div_ceil(2), connections(1) / 2),
+            Kind::Faststart => (connections(1), 0),
+        };
+        let content_bytes = if kind == Kind::Faststart { 16 << 20 } else { 256 << 20 };
         let plan = Plan {
+            kind,
             about: settings.about.clone().unwrap_or_default(),
             subject,
             cores: Split::choose(
@@ -69,10 +91,10 @@ impl Plan {
                 cores_allowed,
             )?,
             folder: settings.folder.clone(),
-            http_connections: if kind == Kind::Bt { 0 } else { connections(16) },
-            bittorrent_connections: if kind == Kind::Http { 0 } else { connections(64) },
+            http_connections,
+            bittorrent_connections,
             range_bytes: settings.range_bytes.map_or(1 << 20, |Size(bytes)| bytes),
-            content_bytes: settings.content_bytes.map_or(256 << 20, |Size(bytes)| bytes),
+            content_bytes: settings.content_bytes.map_or(content_bytes, |Size(bytes)| bytes),
             order: match settings.order {
                 None | Some(OrderName::Random) => Order::Random,
                 Some(OrderName::Sequential) => Order::Sequential,
@@ -84,6 +106,12 @@ impl Plan {
             verify: settings.verify.unwrap_or(false),
             seed: settings.seed.unwrap_or(1),
             floors: settings.floor.iter().map(|text| text.parse()).collect::<anyhow::Result<_>>()?,
+            pull: PullPlan {
+                origin_rate: settings.origin_rate.map(|Rate(rate)| rate).or(Some(100_000_000)),
+                origin_delay: settings.origin_delay.map_or(Duration::ZERO, |span| span.0),
+                rounds: settings.rounds.unwrap_or(20),
+                known_hashes,
+            },
         };
         plan.bounds()?;
         Ok(plan)
@@ -105,6 +133,15 @@ impl Plan {
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
             bail!("--rate: more than 0");
+        }
+        if self.pull.rounds == 0 || self.pull.rounds > 100_000 {
+            bail!("--rounds: from 1 to 100000");
+        }
+        if self.pull.origin_rate == Some(0) {
+            bail!("--origin-rate: more than 0");
+        }
+        if self.kind == Kind::Faststart && !self.floors.is_empty() {
+            bail!("--floor: faststart has none yet");
         }
         if self.duration.is_zero() {
             bail!("--duration: more than 0");
@@ -156,6 +193,7 @@ impl Plan {
             congestion: congestion.clone(),
             infohash: *infohash,
             egress: None,
+            pull_through: None,
         }))
     }
 }

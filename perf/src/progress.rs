@@ -27,6 +27,19 @@ impl Progress {
         Progress { bar, started: now, last: std::cell::Cell::new((now, 0)) }
     }
 
+    /// A bar of so many rounds, for [`Progress::round`].
+    pub(crate) fn rounds(name: &str, count: usize) -> Self {
+        let progress = Progress::start(name, Duration::ZERO);
+        progress.bar.set_length(count as u64);
+        progress
+    }
+
+    /// So many rounds are done.
+    pub(crate) fn round(&self, done: usize) {
+        self.bar.set_message(format!("{done} rounds"));
+        self.bar.set_position(done as u64);
+    }
+
     /// Moves it.
     pub(crate) fn show(&self, totals: &Totals) {
         let (then, bytes) = self.last.get();

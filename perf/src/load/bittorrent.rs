@@ -47,6 +47,10 @@ struct Session {
     queue_max: usize,
     asked: VecDeque<Asked>,
     body: Option<Arriving>,
+    /// Bytes of whole blocks.
+    whole_bytes: u64,
+    /// When the first byte of a block came.
+    first_byte: Option<Instant>,
 }
 
 /// A request without an answer.
@@ -87,20 +91,22 @@ impl Leecher {
 
     /// Connects and downloads until something fails, or until the load is over.
     pub(super) async fn run(&mut self, worker: &Worker) -> io::Error {
-        match worker.runtime.connect(self.torrent.address, CONNECT).await {
-            Ok(mut socket) => match self.download(&mut socket, worker).await {
-                Ok(never) => match never {},
-                Err(error) => error,
-            },
+        match self.download(worker, None).await {
+            Ok(_) => io::Error::other("there is nothing left to ask for"),
             Err(error) => error,
         }
     }
 
-    async fn download(
-        &mut self,
-        socket: &mut Socket,
-        worker: &Worker,
-    ) -> io::Result<std::convert::Infallible> {
+    /// Downloads everything once; when the first byte of a block came.
+    pub(super) async fn run_once(mut self, worker: &Worker) -> io::Result<Instant> {
+        self.blocks = self.blocks.once();
+        let first_byte = self.download(worker, Some(self.torrent.length)).await?;
+        first_byte.ok_or_else(|| io::Error::other("the torrent is empty"))
+    }
+
+    /// Downloads until `enough` bytes have come, or for ever; when the first of them did.
+    async fn download(&mut self, worker: &Worker, enough: Option<u64>) -> io::Result<Option<Instant>> {
+        let socket = &mut worker.runtime.connect(self.torrent.address, CONNECT).await?;
         self.session = Session { queue_max: QUEUE_UNLESS_TOLD, ..Session::default() };
         self.blocks.reset();
         self.open(socket).await?;
@@ -109,6 +115,9 @@ impl Leecher {
             let drained = loop {
                 if !self.receive(socket, worker)? {
                     break true;
+                }
+                if enough.is_some_and(|bytes| self.session.whole_bytes >= bytes) {
+                    return Ok(self.session.first_byte);
                 }
                 if self.session.unchoked && self.session.asked.len() * 2 < self.queue_depth() {
                     break false;
@@ -222,7 +231,9 @@ impl Leecher {
         body.take(&session.received[..here], self.verify)?;
         session.received.drain(..here);
         worker.meter().add_bittorrent(here);
-        session.body = Some(Arriving { asked, first_byte: Instant::now(), body });
+        let first_byte = Instant::now();
+        session.first_byte.get_or_insert(first_byte);
+        session.body = Some(Arriving { asked, first_byte, body });
         if body.left == 0 {
             self.finish_block(worker);
         }
@@ -232,6 +243,7 @@ impl Leecher {
     fn finish_block(&mut self, worker: &Worker) {
         if let Some(Arriving { asked, first_byte, .. }) = self.session.body.take() {
             worker.meter().add_block();
+            self.session.whole_bytes += u64::from(asked.block.length);
             if asked.measured && worker.board.phase() == Phase::Measured {
                 let latencies = &mut worker.recorded.borrow_mut().bittorrent;
                 latencies.record(first_byte.duration_since(asked.at), asked.at.elapsed());
@@ -246,7 +258,7 @@ impl Leecher {
                 self.session.unchoked = false;
                 // Without the fast extension a choke drops what was asked (BEP 6).
                 if !self.session.fast {
-                    self.session.asked.clear();
+                    self.session.asked.drain(..).for_each(|asked| self.blocks.refuse(asked.block));
                 }
                 true
             }
@@ -264,7 +276,10 @@ impl Leecher {
             }
             Message::Bitfield(bits) => self.blocks.offer_bits(bits),
             Message::Reject(block) => {
-                self.session.asked.retain(|asked| asked.block != block);
+                let found = self.session.asked.iter().position(|asked| asked.block == block);
+                if found.and_then(|at| self.session.asked.remove(at)).is_some() {
+                    self.blocks.refuse(block);
+                }
                 !self.session.unchoked
             }
             Message::Extended { id: extension::HANDSHAKE_ID, payload } => {

@@ -13,9 +13,13 @@ pub(super) struct Blocks {
     piece_count: u32,
     /// What the peer has, as in a `bitfield` message.
     offered: Vec<u8>,
-    offered_count: u32,
+    available_count: u32,
     /// Sequential: nothing. Random: where pieces come from.
     random: Option<Sequence>,
+    /// Where every piece is asked for once: those that were.
+    taken: Option<Vec<u8>>,
+    /// Asked for and refused.
+    refused: Vec<Block>,
     piece: u32,
     begin: u32,
 }
@@ -43,11 +47,20 @@ impl Blocks {
             length,
             piece_count,
             offered: vec![0; bitfield::bytes(piece_count) as usize],
-            offered_count: 0,
+            available_count: 0,
             random,
+            taken: None,
+            refused: Vec::new(),
             piece: u32::try_from(piece).unwrap_or(0),
             begin: 0,
         }
+    }
+
+    /// Every piece is asked for once, instead of over and over.
+    #[must_use]
+    pub(super) fn once(mut self) -> Self {
+        self.taken = Some(vec![0; self.offered.len()]);
+        self
     }
 
     /// Length of the torrent's bitfield.
@@ -58,8 +71,12 @@ impl Blocks {
     /// A new connection: nothing is offered again, and a piece that was begun is begun anew.
     pub(super) fn reset(&mut self) {
         self.offered.fill(0);
-        self.offered_count = 0;
+        self.available_count = 0;
         self.begin = 0;
+        self.refused.clear();
+        if let Some(taken) = &mut self.taken {
+            taken.fill(0);
+        }
     }
 
     /// The peer has a piece; `false` when there is no such piece.
@@ -69,9 +86,15 @@ impl Blocks {
         }
         if !bitfield::contains(&self.offered, piece) {
             bitfield::insert(&mut self.offered, piece);
-            self.offered_count += 1;
+            self.available_count += u32::from(self.is_available(piece));
         }
         true
+    }
+
+    /// Whether a piece is offered and still to be asked for.
+    fn is_available(&self, piece: u32) -> bool {
+        let is_taken = self.taken.as_ref().is_some_and(|taken| bitfield::contains(taken, piece));
+        bitfield::contains(&self.offered, piece) && !is_taken
     }
 
     /// The peer has every piece.
@@ -92,12 +115,20 @@ impl Blocks {
         fits
     }
 
-    /// The next block to ask for; `None` while nothing is offered.
+    /// The peer will not answer this one: it is asked for again.
+    pub(super) fn refuse(&mut self, block: Block) {
+        self.refused.push(block);
+    }
+
+    /// The next block to ask for; `None` while nothing is offered that was not taken.
     pub(super) fn next(&mut self) -> Option<Block> {
-        if self.offered_count == 0 {
+        if let Some(block) = self.refused.pop() {
+            return Some(block);
+        }
+        if self.available_count == 0 {
             return None;
         }
-        while !bitfield::contains(&self.offered, self.piece) {
+        while !self.is_available(self.piece) {
             self.piece = (self.piece + 1) % self.piece_count;
             self.begin = 0;
         }
@@ -107,6 +138,10 @@ impl Blocks {
         self.begin += block.length;
         if self.begin >= piece_bytes {
             self.begin = 0;
+            if let Some(taken) = &mut self.taken {
+                bitfield::insert(taken, self.piece);
+                self.available_count -= 1;
+            }
             self.piece = match &mut self.random {
                 Some(random) => u32::try_from(random.next_below(self.piece_count.into())).unwrap_or(0),
                 None => (self.piece + 1) % self.piece_count,
@@ -162,6 +197,22 @@ mod tests {
             assert!(asked.contains(&0) && asked.contains(&2) && !asked.contains(&1));
             blocks.reset();
             assert_eq!(blocks.next(), None);
+        }
+    }
+
+    #[test]
+    fn once_is_once_and_what_was_refused_comes_again() {
+        for order in [Order::Sequential, Order::Random] {
+            let mut blocks = blocks(order).once();
+            blocks.offer(1);
+            let mut asked: Vec<_> = std::iter::from_fn(|| blocks.next()).collect();
+            assert_eq!(asked.len(), 3);
+            blocks.offer_all();
+            blocks.refuse(asked[0]);
+            asked.extend(std::iter::from_fn(|| blocks.next()));
+            assert_eq!(asked.iter().filter(|block| **block == asked[0]).count(), 2);
+            let bytes: u64 = asked.iter().skip(1).map(|block| u64::from(block.length)).sum();
+            assert_eq!(bytes, 90_000);
         }
     }
 

@@ -27,6 +27,13 @@ struct Range {
     bytes: u64,
 }
 
+/// When an answer came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    first_byte: Instant,
+    first_body_byte: Instant,
+}
+
 /// What one connection asks for, over however many sockets.
 pub(super) struct Connection {
     file: HttpFile,
@@ -68,6 +75,16 @@ impl Connection {
         }
     }
 
+    /// Asks for the next range once, on a connection of its own; when the first byte of its body came.
+    pub(super) async fn run_once(mut self, worker: &Worker) -> io::Result<Instant> {
+        let mut socket = worker.runtime.connect(self.file.address, CONNECT).await?;
+        let range = self.ranges.next();
+        self.write_request(range);
+        socket.write_all(&self.request).await?;
+        let arrival = self.read_answer(&socket, worker, range).await?;
+        Ok(arrival.first_body_byte)
+    }
+
     async fn ask(&mut self, socket: &mut Socket, worker: &Worker) -> io::Result<()> {
         let range = self.ranges.next();
         let due = match &mut self.pace {
@@ -81,7 +98,7 @@ impl Connection {
         let phase = worker.board.phase();
         self.write_request(range);
         socket.write_all(&self.request).await?;
-        let first_byte = self.read_answer(socket, worker, range).await?;
+        let Arrival { first_byte, .. } = self.read_answer(socket, worker, range).await?;
         worker.meter().add_request();
         if phase == Phase::Measured && worker.board.phase() == Phase::Measured {
             worker
@@ -106,17 +123,21 @@ impl Connection {
         .expect("a vector takes everything");
     }
 
-    /// Reads head and body; returns when the first byte came.
-    async fn read_answer(&mut self, socket: &Socket, worker: &Worker, range: Range) -> io::Result<Instant> {
+    /// Reads head and body.
+    async fn read_answer(&mut self, socket: &Socket, worker: &Worker, range: Range) -> io::Result<Arrival> {
         let (head_bytes, first_byte) = self.read_head(socket, range).await?;
         let left = usize::try_from(range.bytes).map_err(io::Error::other)?;
         let mut body = Body { position: range.start, left };
         body.take(&self.head[head_bytes..], self.verify)?;
         worker.meter().add_http(self.head.len() - head_bytes);
+        let mut first_body_byte = (self.head.len() > head_bytes).then_some(first_byte);
         let mut turn_bytes = 0;
         while body.left > 0 {
             let taken = body.receive(socket, &mut worker.buffer.borrow_mut(), self.verify)?;
             worker.meter().add_http(taken.unwrap_or(0));
+            if taken.is_some() && first_body_byte.is_none() {
+                first_body_byte = Some(Instant::now());
+            }
             turn_bytes += taken.unwrap_or(0);
             if taken.is_none() {
                 socket.readable().await?;
@@ -125,7 +146,7 @@ impl Connection {
                 yield_now().await;
             }
         }
-        Ok(first_byte)
+        Ok(Arrival { first_byte, first_body_byte: first_body_byte.unwrap_or(first_byte) })
     }
 
     /// Reads until the head is whole; the length of the head, and when its first byte came.

@@ -5,6 +5,7 @@ mod blocks;
 mod body;
 mod http;
 pub(crate) mod meter;
+pub(crate) mod once;
 pub(crate) mod runtime;
 
 use std::cell::RefCell;

@@ -44,6 +44,10 @@ impl std::fmt::Display for Runtime {
 
 /// io_uring where an executor can be made here, and else epoll with the reason.
 pub(crate) fn choose() -> (Runtime, Option<String>) {
+    // glommio panics where the kernel refuses a ring, so the kernel is asked first.
+    if let Err(error) = io_uring::IoUring::new(1) {
+        return (Runtime::Epoll, Some(error.to_string()));
+    }
     // On a thread of its own, so that nothing of a failed attempt stays with this one.
     match std::thread::spawn(|| executor(Placement::Unbound).map(drop)).join() {
         Ok(Ok(())) => (Runtime::Uring, None),

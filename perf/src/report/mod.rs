@@ -2,6 +2,7 @@
 
 pub(crate) mod floor;
 pub(crate) mod machine;
+pub(crate) mod pull;
 pub(crate) mod table;
 
 use std::time::Duration;
@@ -123,6 +124,9 @@ pub(crate) struct Report {
     /// What a reader has to know to believe the numbers: cores that are shared, bytes that were checked, epoll instead of io_uring.
     pub(crate) notes: Vec<String>,
     pub(crate) measurements: Vec<Measurement>,
+    /// What serving during a pull came to.
+    #[serde(default)]
+    pub(crate) pulls: Vec<pull::PullMeasurement>,
     /// Floors that were missed, in words.
     pub(crate) missed: Vec<String>,
 }
@@ -136,8 +140,15 @@ impl Report {
             machine: machine::Machine::here(),
             notes: Vec::new(),
             measurements: Vec::new(),
+            pulls: Vec::new(),
             missed: Vec::new(),
         }
+    }
+
+    /// Errors of all measurements together.
+    pub(crate) fn errors(&self) -> u64 {
+        let loads = self.measurements.iter().map(|measurement| measurement.errors);
+        loads.chain(self.pulls.iter().map(|pull| pull.errors)).sum()
     }
 
     /// Adds a remark once.

@@ -16,6 +16,10 @@ impl fmt::Display for Report {
             writeln!(f)?;
             write_measurement(f, measurement)?;
         }
+        for pull in &self.pulls {
+            writeln!(f, "\n{}, {} rounds: millrace {}", pull.workload, pull.rounds, pull.version)?;
+            write_rows(f, &pull.rows(), &pull.error_texts)?;
+        }
         for missed in &self.missed {
             writeln!(f, "\nMISSED {missed}")?;
         }
@@ -26,10 +30,14 @@ impl fmt::Display for Report {
 fn write_measurement(f: &mut fmt::Formatter<'_>, measurement: &Measurement) -> fmt::Result {
     let Measurement { workload, server, version, seconds, .. } = measurement;
     writeln!(f, "{workload}: {server} {version}, {seconds:.1} s")?;
-    for (name, value) in rows(measurement) {
+    write_rows(f, &rows(measurement), &measurement.error_texts)
+}
+
+fn write_rows(f: &mut fmt::Formatter<'_>, rows: &[(&str, String)], errors: &[String]) -> fmt::Result {
+    for (name, value) in rows {
         writeln!(f, "  {name:<24} {value}")?;
     }
-    for text in &measurement.error_texts {
+    for text in errors {
         writeln!(f, "  error: {text}")?;
     }
     Ok(())
@@ -89,7 +97,7 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn percentiles(summary: &crate::measure::latency::Summary) -> String {
+pub(crate) fn percentiles(summary: &crate::measure::latency::Summary) -> String {
     let crate::measure::latency::Summary { p50_ms, p99_ms, p999_ms, max_ms, .. } = summary;
     format!("p50 {p50_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  max {max_ms:.1}")
 }

@@ -1,11 +1,13 @@
 //! A relay that this program starts: its own store and test file in a temporary folder, on cores of its own, with limits that the load
 //! fits in.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use millrace_proto::admin::ContentStatus;
 
 use super::remote::{InfohashKind, Remote};
 use super::{PATIENCE, Process, Server, find_in_path, free_address, is_program};
@@ -35,6 +37,8 @@ pub(crate) struct RelayPlan {
     pub(crate) infohash: InfohashKind,
     /// `--egress`, if given.
     pub(crate) egress: Option<String>,
+    /// The origin of `/pull/perf/`, if there is one.
+    pub(crate) pull_through: Option<SocketAddr>,
 }
 
 /// Finds the program: as named, else beside this one, else in `PATH`.
@@ -116,12 +120,29 @@ impl RelayPlan {
         Ok(Relay { process, remote })
     }
 
+    /// `millrace-relay add URL --metainfo FILE` at the relay that runs by this plan.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(crate) fn add(&self, url: &str, metainfo: &Path) -> anyhow::Result<ContentStatus> {
+        let mut command = Command::new(&self.program);
+        command.args(["add", url, "--json", "--metainfo"]).arg(metainfo);
+        let output = command.arg("--admin").arg(self.folder.join("admin.sock")).output()?;
+        if !output.status.success() {
+            bail!("{NAME} add: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("the answer of add")
+    }
+
     /// Limits that leave the measuring to what is measured: one address holds every connection, and all of them are served.
     fn config(&self) -> String {
         let connections = (self.connections * 2).max(16_384);
         let slots = self.connections.max(512);
+        let origins = self
+            .pull_through
+            .map_or_else(String::new, |origin| format!("[origins.perf]\nurl = \"http://{origin}/\"\n"));
         format!(
-            "[limits]\nconnections = {connections}\nconnections-per-address = {connections}\nupload-slots = {slots}\n"
+            "{origins}[limits]\nconnections = {connections}\nconnections-per-address = {connections}\nupload-slots = {slots}\n"
         )
     }
 }

@@ -1,0 +1,261 @@
+//! Serving what is still being pulled: how long after the origin's first byte a client has its own, how fast the pull is, and how often the
+//! origin has to send each byte, with one client or a thousand, over both protocols. Every other round goes to the origin directly, for
+//! comparison.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use millrace_proto::merkle::{PieceHasher, leaf_width};
+use millrace_proto::metainfo::{Builder, Metainfo, choose_piece_bytes, plan_files};
+use millrace_proto::units::{Rate, Size};
+
+use crate::interrupt::Interrupt;
+use crate::load::once::Download;
+use crate::load::runtime::Runtime;
+use crate::load::{BittorrentLoad, HttpLoad, Load, Order};
+use crate::measure::cpu;
+use crate::measure::latency::Latencies;
+use crate::origin::{Origin, OriginPlan};
+use crate::payload::Payload;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::report::pull::{PullMeasurement, Spread};
+use crate::report::{Cost, Report};
+use crate::server::relay::{self, Relay, RelayPlan};
+use crate::server::scratch::Scratch;
+use crate::server::{HttpFile, Torrent};
+
+/// Longest a round may take beyond what the origin's rate makes of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether all are done.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Runs all rounds and adds what came of them to `report`.
+///
+/// # Errors
+/// Whatever keeps it from being measured.
+pub(crate) fn run(
+    plan: &Plan,
+    runtime: Runtime,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let scratch = Scratch::create(plan.folder.as_deref())?;
+    let pull = &plan.pull;
+    let origin = Origin::start(OriginPlan {
+        seed: plan.seed,
+        length: plan.content_bytes,
+        rate: pull.origin_rate,
+        delay: pull.origin_delay,
+    })
+    .context("starting the origin")?;
+    let relay_plan =
+        plan.relay(&scratch, Vec::new())?.context("faststart starts its own relay: leave --target out")?;
+    let relay_plan = RelayPlan { pull_through: Some(origin.address()), ..relay_plan };
+    let relay = relay_plan.start(interrupt)?;
+    let progress = Progress::rounds(&name(plan), pull.rounds);
+    let rounds = Rounds {
+        plan,
+        runtime,
+        interrupt,
+        origin: &origin,
+        relay: &relay,
+        relay_plan: &relay_plan,
+        progress,
+    };
+    let measurement = rounds.run()?;
+    report.note("the origin runs on the cores of the load");
+    report.pulls.push(measurement);
+    Ok(())
+}
+
+fn name(plan: &Plan) -> String {
+    let clients = plan.http_connections + plan.bittorrent_connections;
+    let hashes = if plan.pull.known_hashes { "known" } else { "unknown" };
+    let size = Size(plan.content_bytes);
+    format!("pull of {size} by {clients} clients, hashes {hashes}")
+}
+
+struct Rounds<'a> {
+    plan: &'a Plan,
+    runtime: Runtime,
+    interrupt: &'a Interrupt,
+    origin: &'a Origin,
+    relay: &'a Relay,
+    relay_plan: &'a RelayPlan,
+    progress: Progress,
+}
+
+/// What rounds of one kind came to.
+#[derive(Default)]
+struct Tally {
+    first_bytes: Latencies,
+    rates: Vec<f64>,
+    ratios: Vec<f64>,
+    bytes: u64,
+    errors: u64,
+    error_texts: Vec<String>,
+}
+
+impl Rounds<'_> {
+    fn run(&self) -> anyhow::Result<PullMeasurement> {
+        let (mut relayed, mut direct) = (Tally::default(), Tally::default());
+        let mut used = Duration::ZERO;
+        let mut piece_bytes = None;
+        for round in 0..self.plan.pull.rounds {
+            self.progress.round(round);
+            let round = round as u64;
+            self.round(&self.direct(round * 2), round * 2, &mut direct)?;
+            let before = cpu::of_tree(self.relay.process.pid());
+            let load = self.relayed(round * 2 + 1)?;
+            piece_bytes = load.bittorrent.as_ref().map(|bittorrent| bittorrent.torrent.piece_bytes);
+            self.round(&load, round * 2 + 1, &mut relayed)?;
+            let after = cpu::of_tree(self.relay.process.pid());
+            let spent = before.zip(after).context("the relay is gone")?;
+            used += spent.1.saturating_sub(spent.0);
+        }
+        let first_byte = relayed.first_bytes.summaries().map(|(first, _)| first);
+        let Some(first_byte) = first_byte else {
+            bail!("no client came through: {}", relayed.error_texts.first().map_or("", String::as_str));
+        };
+        let (connections, content_bytes) =
+            ((self.plan.http_connections + self.plan.bittorrent_connections) as u64, self.plan.content_bytes);
+        Ok(PullMeasurement {
+            workload: name(self.plan),
+            version: relay::version(&self.relay_plan.program),
+            clients: connections,
+            rounds: self.plan.pull.rounds as u64,
+            content_bytes,
+            known_hashes: self.plan.pull.known_hashes,
+            piece_bytes,
+            origin_rate: self.plan.pull.origin_rate,
+            origin_delay_ms: self.plan.pull.origin_delay.as_secs_f64() * 1000.0,
+            first_byte,
+            direct_first_byte: direct.first_bytes.summaries().map(|(first, _)| first).unwrap_or_default(),
+            rate: Spread::of(&relayed.rates),
+            direct_rate: Spread::of(&direct.rates),
+            origin_ratio: Spread::of(&relayed.ratios),
+            server_cpu: Cost::of(used, relayed.bytes),
+            errors: relayed.errors + direct.errors,
+            error_texts: [relayed.error_texts, direct.error_texts].concat(),
+        })
+    }
+
+    /// All clients download file `number`, and everything about it is noted.
+    fn round(&self, load: &Load, number: u64, tally: &mut Tally) -> anyhow::Result<()> {
+        let by_rate = self.plan.pull.origin_rate.map_or(0, |rate| self.plan.content_bytes / rate.max(1));
+        let deadline = Instant::now() + PATIENCE + Duration::from_secs(by_rate);
+        let downloads = load.download(self.runtime, &self.plan.cores.load);
+        while !downloads.are_done() {
+            self.interrupt.check()?;
+            if Instant::now() > deadline {
+                tally.error_texts.push("clients were still waiting when time was up".into());
+                tally.errors += 1;
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let board = downloads.board.clone();
+        let done = downloads.finish()?;
+        let totals = board.totals();
+        tally.errors += totals.errors;
+        tally.error_texts.extend(board.errors());
+        tally.bytes += totals.bytes();
+        self.note(&done, number, tally);
+        Ok(())
+    }
+
+    fn note(&self, done: &[Download], number: u64, tally: &mut Tally) {
+        let served = self.origin.served(number);
+        let began = done.iter().map(|download| download.began).min();
+        let last = done.iter().map(|download| download.done).max();
+        let (Some(began), Some(last), Some(origin_first)) = (began, last, served.first_byte) else { return };
+        for download in done {
+            let later = download.first_byte.saturating_duration_since(origin_first);
+            tally.first_bytes.record(later, download.done - download.began);
+        }
+        let gigabytes = crate::report::gigabytes(self.plan.content_bytes);
+        tally.rates.push(gigabytes * 1e9 / (last - began).as_secs_f64());
+        tally.ratios.push(crate::report::gigabytes(served.bytes) / gigabytes);
+    }
+
+    /// One client at the origin itself.
+    fn direct(&self, number: u64) -> Load {
+        let address = self.origin.address();
+        self.load(number, Some((address, Origin::path(number), 1)), None)
+    }
+
+    /// All clients at the relay, for a file that it has not heard of, or has just been told the hashes of.
+    fn relayed(&self, number: u64) -> anyhow::Result<Load> {
+        let remote = &self.relay.remote;
+        let (http, bittorrent) = (self.plan.http_connections, self.plan.bittorrent_connections);
+        if !self.plan.pull.known_hashes {
+            let path = format!("/pull/perf{}", Origin::path(number));
+            return Ok(self.load(number, Some((remote.address, path, http)), None));
+        }
+        let url = format!("http://{}{}", self.origin.address(), Origin::path(number));
+        let content = self.relay_plan.add(&url, &self.torrent(number)?)?;
+        let server = remote.describe(&content, true)?;
+        let file = server.http.context("the relay named no file")?;
+        let torrent = server.bittorrent.filter(|_| bittorrent > 0);
+        Ok(self.load(
+            number,
+            (http > 0).then_some((remote.address, file.path, http)),
+            torrent.map(|torrent| (torrent, bittorrent)),
+        ))
+    }
+
+    fn load(
+        &self,
+        number: u64,
+        http: Option<(std::net::SocketAddr, String, usize)>,
+        bittorrent: Option<(Torrent, usize)>,
+    ) -> Load {
+        let length = self.plan.content_bytes;
+        let http = http.map(|(address, path, connections)| HttpLoad {
+            file: HttpFile { address, host: address.to_string(), path, length },
+            connections,
+            range_bytes: length,
+            rate: None,
+        });
+        let queue = self.plan.queue;
+        let bittorrent =
+            bittorrent.map(|(torrent, connections)| BittorrentLoad { torrent, connections, queue });
+        let verify = self.plan.verify.then(|| self.origin.payload(number));
+        Load { http, bittorrent, order: Order::Sequential, seed: self.plan.seed, verify }
+    }
+
+    /// Writes the torrent that a publisher would have made of file `number`.
+    fn torrent(&self, number: u64) -> anyhow::Result<PathBuf> {
+        let length = self.plan.content_bytes;
+        let metainfo = metainfo(self.origin.payload(number), &format!("{number}.bin"), length)?;
+        let path = self.relay_plan.folder.join(format!("{number}.torrent"));
+        std::fs::write(&path, metainfo.to_bytes())?;
+        Ok(path)
+    }
+}
+
+/// Hashes a content.
+fn metainfo(payload: Payload, name: &str, length: u64) -> anyhow::Result<Metainfo> {
+    let piece_bytes = choose_piece_bytes(length);
+    let mut pieces = Vec::new();
+    let mut piece = vec![0; piece_bytes as usize];
+    let mut at = 0;
+    while at < length {
+        let count = usize::try_from(length - at).map_or(piece.len(), |left| left.min(piece.len()));
+        payload.fill(at, &mut piece[..count]);
+        let mut hasher = PieceHasher::new(true, true);
+        hasher.update(&piece[..count]);
+        pieces.push(hasher.finish(leaf_width(length, piece_bytes)));
+        at += count as u64;
+    }
+    let plan = plan_files(name, piece_bytes, &[(vec![], length)])?;
+    Ok(Builder::new(plan).build(&pieces)?)
+}
+
+/// The origin's rate for reports.
+pub(crate) fn rate_text(rate: Option<u64>) -> String {
+    rate.map_or("unlimited".into(), |rate| Rate(rate).to_string())
+}

@@ -1,0 +1,233 @@
+//! The program end to end, against the relay as it is built beside it: every scenario runs, wrong bytes are found, missed floors are told by
+//! the exit status, and Ctrl-C leaves nothing behind.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROMPT: Duration = Duration::from_secs(60);
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("millrace-perf-test-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A child that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[track_caller]
+fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(started.elapsed() < PROMPT, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The relay program: `MILLRACE_RELAY`, or the one of this profile and target folder, which cargo alone knows to be fresh.
+fn relay() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("MILLRACE_RELAY") {
+            return path.into();
+        }
+        let folder = Path::new(env!("CARGO_BIN_EXE_millrace-perf")).parent().unwrap();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--package", "millrace-relay", "--bin", "millrace-relay"]);
+        command.args(folder.ends_with("release").then_some("--release"));
+        command.arg("--target-dir").arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(command.status().unwrap().success(), "the relay does not build");
+        folder.join("millrace-relay")
+    })
+}
+
+fn perf(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace-perf"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Status of an answer to GET, and its body.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn every_scenario_runs() {
+    let folder = Folder::new("scenarios");
+    let scenarios: Vec<PathBuf> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let output = perf(&["run", "--tiny", "--json", "-", "--relay"])
+        .arg(relay())
+        .arg("--folder")
+        .arg(&folder.0)
+        .args(&scenarios)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let measurements = report["measurements"].as_array().unwrap();
+    let pulls = report["pulls"].as_array().unwrap();
+    assert!(measurements.len() + pulls.len() >= scenarios.len());
+    for pull in pulls {
+        assert_eq!(pull["errors"], 0, "{pull}");
+        assert_eq!(
+            pull["first_byte"]["count"].as_u64(),
+            Some(pull["clients"].as_u64().unwrap() * 2),
+            "{pull}"
+        );
+        assert_eq!((&pull["origin_ratio"]["min"], &pull["origin_ratio"]["max"]), (&1.0.into(), &1.0.into()));
+    }
+    for measurement in measurements {
+        let bytes = |key: &str| measurement[key].as_u64().unwrap();
+        assert!(bytes("http_bytes") + bytes("bittorrent_bytes") > 0, "{measurement}");
+        assert_eq!(measurement["errors"], 0, "{measurement}");
+        assert!(measurement["server_cpu"]["seconds"].as_f64().unwrap() > 0.0, "{measurement}");
+        assert_eq!(measurement["connections"], measurement["connections_served"], "{measurement}");
+    }
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn a_missed_floor_is_status_1_and_wrong_usage_is_2() {
+    let tiny = ["http", "--duration", "200ms", "--warm-up", "0s", "--content-bytes", "1MiB", "--relay"];
+    let run = |floor: &str| perf(&tiny).arg(relay()).args(["--floor", floor]).output().unwrap();
+    let missed = run("throughput=1PB/s");
+    assert_eq!(missed.status.code(), Some(1), "{}", text(&missed));
+    assert!(text(&missed).contains("throughput=1PB/s was missed"), "{}", text(&missed));
+    let kept = run("errors=0");
+    assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
+    assert_eq!(run("speed=1").status.code(), Some(2));
+    assert_eq!(perf(&["http", "--scenario", "/nonexistent"]).status().unwrap().code(), Some(2));
+}
+
+/// A relay of another: it serves the test file, in which one byte is wrong.
+#[test]
+fn a_wrong_byte_is_found_over_either_protocol() {
+    const LENGTH: &str = "3000000";
+    let folder = Folder::new("wrong");
+    let path = folder.0.join("file.bin");
+    let written = perf(&["payload", "--seed", "5", "--content-bytes", LENGTH]).arg(&path).status().unwrap();
+    assert!(written.success());
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (http, bittorrent) = (free(), free());
+    let serve = |name: &str| {
+        let relay = Command::new(relay())
+            .arg("serve")
+            .arg(&path)
+            .args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"])
+            .args(["--public-url", &format!("http://{http}/"), "--store"])
+            .arg(folder.0.join(name))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let relay = Running(relay);
+        until("the torrent", || {
+            get(http, "/index.json").filter(|index| index.contains("\"torrent_url\":\"")).map(drop)
+        });
+        relay
+    };
+    let (url, address) = (format!("http://{http}/"), bittorrent.to_string());
+    let run = |kind: &str| {
+        let arguments = [
+            kind,
+            "--target",
+            &url,
+            "--target-bt",
+            &address,
+            "--verify",
+            "--seed",
+            "5",
+            "--connections",
+            "3",
+        ];
+        perf(&arguments).args(["--duration", "500ms", "--warm-up", "0s"]).output().unwrap()
+    };
+    let relay = serve("right");
+    for kind in ["http", "bt", "mixed"] {
+        let output = run(kind);
+        assert!(output.status.success(), "{kind}: {}", text(&output));
+    }
+    drop(relay);
+    let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 2_345_678).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 2_345_678).unwrap();
+    until("the ports to be free", || TcpListener::bind(http).and(TcpListener::bind(bittorrent)).ok());
+    let _relay = serve("wrong");
+    for kind in ["http", "bt"] {
+        let output = run(kind);
+        assert_eq!(output.status.code(), Some(1), "{kind}: {}", text(&output));
+        assert!(
+            text(&output).contains("the byte at 2345678 is not what it must be"),
+            "{kind}: {}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let folder = Folder::new("ctrl-c");
+    let mut child = perf(&["http", "--duration", "600s", "--content-bytes", "1MiB", "--folder"])
+        .arg(&folder.0)
+        .arg("--relay")
+        .arg(relay())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let socket = until("the relay", || {
+        let scratch = std::fs::read_dir(&folder.0).unwrap().next()?.unwrap().path();
+        Some(scratch.join("admin.sock")).filter(|socket| socket.exists())
+    });
+    assert!(Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap().success());
+    let status = until("the end", || child.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+    assert!(
+        !socket.exists() && std::fs::read_dir(&folder.0).unwrap().count() == 0,
+        "something was left behind"
+    );
+}

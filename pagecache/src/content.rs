@@ -166,6 +166,11 @@ impl Content {
         if self.is_quarantined() { offset } else { self.visible.until(offset, limit) }
     }
 
+    /// Whether any byte of `range` may be served.
+    pub(crate) fn is_visible_anywhere(&self, range: std::ops::Range<u64>) -> bool {
+        self.visible.intersects(range)
+    }
+
     /// How many bytes may be served.
     #[must_use]
     pub fn visible_bytes(&self) -> u64 {

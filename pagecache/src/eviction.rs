@@ -1,17 +1,19 @@
 //! Which contents make room for others.
 //!
 //! A pure choice over numbers: what was used least recently and least often goes first, and what nobody could pull
-//! again, is pinned, or is on its way never goes.
+//! again, is pinned, or is on its way never goes. Files that several contents have are free when the last of these goes.
 
 use millrace_proto::id::ContentId;
 
+use crate::occupied::{Names, Occupied};
+
 /// A content as eviction sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Which content.
     pub id: ContentId,
-    /// Bytes it occupies in the store.
-    pub bytes: u64,
+    /// What it occupies in the store.
+    pub occupied: Occupied,
     /// Whether it may go at all: complete, not pinned, and to be had from an origin again.
     pub evictable: bool,
     /// When it was last asked for, Unix seconds.
@@ -45,15 +47,22 @@ impl Budget {
 }
 
 /// The contents to evict, in order, so that `wanted` more bytes fit. None where all of them together would not do: the
-/// caller looks at the budget again.
+/// caller looks at the budget again. `candidates` are all contents of the store, those that may not go included: they
+/// keep what they share.
 ///
 /// A content that was asked for n times counts as n + 1 times as recently used: the time since its last use is divided
 /// by n + 1, and the largest quotient goes first.
 #[must_use]
 pub fn choose(candidates: &[Candidate], budget: &Budget, wanted: u64, now: u64) -> Vec<ContentId> {
     let mut excess = budget.excess(wanted);
-    let mut ranked: Vec<_> =
-        candidates.iter().filter(|candidate| candidate.evictable && candidate.bytes > 0).collect();
+    let mut names = Names::default();
+    for candidate in candidates {
+        names.add(&candidate.occupied);
+    }
+    let mut ranked: Vec<_> = candidates
+        .iter()
+        .filter(|candidate| candidate.evictable && candidate.occupied != Occupied::default())
+        .collect();
     let idle = |candidate: &Candidate| {
         // Scaled, so that contents used in the same second are still told apart by their uses.
         (u128::from(now.saturating_sub(candidate.last_used)) + 1) * 1_000_000
@@ -65,22 +74,33 @@ pub fn choose(candidates: &[Candidate], budget: &Budget, wanted: u64, now: u64) 
         if excess == 0 {
             break;
         }
-        excess = excess.saturating_sub(candidate.bytes);
-        chosen.push(candidate.id);
+        excess = excess.saturating_sub(names.remove(&candidate.occupied));
+        chosen.push(candidate);
     }
     if excess > 0 {
         // An origin that promises more than can ever fit must not empty the store for nothing.
         chosen.clear();
     }
-    chosen
+    // Nor does a content go for nothing, all of whose files stay with others.
+    chosen.retain(|candidate| names.is_gone(&candidate.occupied));
+    chosen.iter().map(|candidate| candidate.id).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::FileIndex;
+    use crate::occupied::SharedFile;
 
     fn content(name: u8, last_used: u64, uses: u64) -> Candidate {
-        Candidate { id: ContentId([name; 16]), bytes: 10, evictable: true, last_used, uses }
+        let occupied = Occupied { own_bytes: 10, shared: Vec::new() };
+        Candidate { id: ContentId([name; 16]), occupied, evictable: true, last_used, uses }
+    }
+
+    /// A content that is nothing but a file which others have as well.
+    fn sharing(name: u8, last_used: u64) -> Candidate {
+        let shared = vec![SharedFile { file: FileIndex(0), id: (1, 1), bytes: 10 }];
+        Candidate { occupied: Occupied { own_bytes: 0, shared }, ..content(name, last_used, 0) }
     }
 
     fn check(candidates: &[Candidate], wanted: u64, expected: &[u8]) {
@@ -103,8 +123,19 @@ mod tests {
     #[test]
     fn what_may_not_go_stays() {
         let pinned = Candidate { evictable: false, ..content(1, 0, 0) };
-        check(&[pinned, content(2, 900, 50)], 20, &[2]);
+        check(&[pinned.clone(), content(2, 900, 50)], 20, &[2]);
         check(&[pinned, content(2, 900, 50)], 30, &[]);
+    }
+
+    #[test]
+    fn what_is_shared_goes_with_the_last_who_has_it() {
+        // Together they free 10, and the one used last decides when.
+        check(&[sharing(1, 100), sharing(2, 200), content(3, 900, 0)], 20, &[1, 2]);
+        check(&[sharing(1, 100), sharing(2, 900), content(3, 200, 0)], 20, &[3]);
+        check(&[sharing(1, 100), sharing(2, 900), content(3, 200, 0)], 30, &[1, 3, 2]);
+        let pinned = Candidate { evictable: false, ..sharing(2, 900) };
+        check(&[sharing(1, 100), pinned.clone(), content(3, 200, 0)], 20, &[3]);
+        check(&[sharing(1, 100), pinned, content(3, 200, 0)], 30, &[]);
     }
 
     #[test]

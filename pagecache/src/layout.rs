@@ -200,6 +200,13 @@ impl Layout {
         self.files.get(usize::try_from(file.0).ok()?)
     }
 
+    /// The pieces that hold bytes of a file; none for an index past the last.
+    pub fn pieces_of_file(&self, file: FileIndex) -> impl Iterator<Item = PieceIndex> + use<> {
+        let span = self.file(file).filter(|span| span.length > 0);
+        let pieces = span.map(|span| self.piece_of(span.offset).0..self.piece_of(span.end() - 1).0 + 1);
+        pieces.unwrap_or_default().map(PieceIndex)
+    }
+
     /// The first file whose path satisfies `is_it`; padding files (BEP 47), which some clients ask web seeds for, among them.
     pub fn file_index_at_path(&self, is_it: impl Fn(&[String]) -> bool) -> Option<FileIndex> {
         let at = self.files.iter().position(|file| is_it(&file.path))?;
@@ -322,6 +329,14 @@ mod tests {
         assert_eq!(Layout::new(16, 10, overlapping), Err(LayoutError::Misplaced(1)));
         assert_eq!(Layout::new(16, 9, vec![span("a", 0, 10, false)]), Err(LayoutError::Misplaced(0)));
         assert_eq!(Layout::new(16, 9, vec![span("a", u64::MAX, 2, false)]), Err(LayoutError::TooLong));
+    }
+
+    #[test]
+    fn files_have_pieces() {
+        let pieces = |file| layout().pieces_of_file(FileIndex(file)).map(|piece| piece.0).collect::<Vec<_>>();
+        assert_eq!([0, 1, 4, 5, 9].map(pieces), [vec![], vec![0], vec![1], vec![1], vec![]]);
+        let layout = Layout::single("x", 33, 16).unwrap();
+        assert_eq!(layout.pieces_of_file(FileIndex(0)).count(), 3);
     }
 
     #[test]

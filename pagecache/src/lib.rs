@@ -1,7 +1,7 @@
 //! The shared, mapped piece store of a Millrace relay.
 //!
-//! The pure part (layout, visibility, waiting, hashes, eviction and [`content::Content`] over them) does no I/O, so a
-//! simulation runs it over a function of the offset; [`disk`] adds files, mappings and crash-safe state.
+//! The pure part (layout, visibility, waiting, hashes, what is occupied, eviction and [`content::Content`] over them) does
+//! no I/O, so a simulation runs it over a function of the offset; [`disk`] adds files, mappings and crash-safe state.
 #![deny(unsafe_code)]
 
 mod bits;
@@ -12,6 +12,7 @@ pub mod eviction;
 pub mod hashes;
 pub mod layout;
 pub mod new_content;
+pub mod occupied;
 mod sync;
 pub mod visible;
 pub mod waiting;

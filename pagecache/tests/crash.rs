@@ -168,6 +168,19 @@ fn a_lost_tail_of_the_data_costs_the_pieces_in_it() {
     fs::OpenOptions::new().write(true).open(data).unwrap().set_len(PIECE + 5).unwrap();
     let have = check(&folder.0).unwrap();
     assert!(have.is_empty(), "a file that was cut is not trusted: {have:?}");
+    assert_eq!(check(&folder.0), Some(vec![]), "nor is what takes its place, at the next start");
+}
+
+#[test]
+fn an_interrupted_eviction_comes_to_its_end() {
+    let folder = Folder::new("interrupted");
+    prepare(&folder.0);
+    let content = folder.0.join("contents").join(ID.to_string());
+    fs::rename(content.join("data"), content.join("data.evicted")).unwrap();
+    assert_eq!(check(&folder.0), Some(vec![]));
+    assert!(!content.join("data.evicted").exists());
+    Store::open(&folder.0, Options::default()).unwrap().evict(ID).unwrap();
+    assert_eq!(check(&folder.0), Some(vec![]));
 }
 
 #[test]

@@ -158,6 +158,9 @@ pub struct StoreStatus {
     pub capacity: u64,
     /// What it holds.
     pub used: u64,
+    /// What it would hold besides, were equal files of several contents not stored once.
+    #[serde(default)]
+    pub shared: u64,
     /// What the file system has left.
     pub free: u64,
 }

@@ -65,6 +65,15 @@ impl Content {
     /// # Errors
     /// `InvalidInput` for a piece of which no hash is known; as [`Content::read`].
     pub fn verify_piece(&self, piece: PieceIndex) -> io::Result<Verdict> {
+        self.verify_piece_of(piece, |at, buffer| self.read(at, buffer))
+    }
+
+    /// [`Content::verify_piece`] of bytes that `read` gives: it fills the buffer with those at the offset.
+    pub(crate) fn verify_piece_of(
+        &self,
+        piece: PieceIndex,
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Verdict> {
         let expected = match self.metainfo() {
             Some(metainfo) => {
                 metainfo.piece(piece.0).map(|piece| merkle::PieceHash { v1: piece.v1, v2: piece.v2 })
@@ -75,7 +84,7 @@ impl Content {
             let text = format!("{}: no hash is known of piece {}", self.id, piece.0);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        let found = self.hash_stored(piece, expected.v1.is_some(), expected.v2.is_some())?;
+        let found = self.hash(piece, expected.v1.is_some(), expected.v2.is_some(), read)?;
         Ok(if found == expected { Verdict::Good } else { Verdict::Bad })
     }
 
@@ -84,7 +93,7 @@ impl Content {
     /// # Errors
     /// As [`Content::read`].
     pub fn hash_piece(&self, piece: PieceIndex) -> io::Result<PieceHash> {
-        let found = self.hash_stored(piece, true, true)?;
+        let found = self.hash(piece, true, true, |at, buffer| self.read(at, buffer))?;
         let hash = PieceHash { sha1: found.v1.unwrap_or_default(), layer: found.v2.unwrap_or_default() };
         self.learned.record(piece, hash);
         Ok(hash)
@@ -95,7 +104,13 @@ impl Content {
         self.learned.record(piece, hash);
     }
 
-    fn hash_stored(&self, piece: PieceIndex, v1: bool, v2: bool) -> io::Result<merkle::PieceHash> {
+    fn hash(
+        &self,
+        piece: PieceIndex,
+        v1: bool,
+        v2: bool,
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<merkle::PieceHash> {
         let range = self.layout.piece_range(piece);
         let mut hasher = PieceHasher::new(v1, v2);
         let mut buffer = vec![0; READ_BYTES];
@@ -109,7 +124,7 @@ impl Content {
                     file_bytes = file_bytes.max(self.layout.file(file).map_or(0, |file| file.length));
                     while at < end {
                         let bytes = usize::try_from(end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
-                        self.read(at, &mut buffer[..bytes])?;
+                        read(at, &mut buffer[..bytes])?;
                         hasher.update(&buffer[..bytes]);
                         at += u64::try_from(bytes).unwrap_or(0);
                     }

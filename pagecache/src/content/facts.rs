@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use millrace_proto::id::{ContentId, InfoHashV1};
+use millrace_proto::merkle::Hash;
 use millrace_proto::metainfo::Metainfo;
 use serde_json::Value;
 
 use super::{Content, Known};
 use crate::hashes::PieceHash;
+use crate::layout::FileIndex;
 
 /// What is being done about a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +55,6 @@ pub struct Counters {
     pub last_used: AtomicU64,
     /// How often it was asked for.
     pub uses: AtomicU64,
-    /// Bytes that its data occupies on disk, as last measured.
-    pub allocated_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -164,6 +164,17 @@ impl Content {
     /// [`crate::Store::set_metainfo`], which also keeps it and makes it known by infohash.
     pub fn set_metainfo(&self, metainfo: Arc<Metainfo>) -> bool {
         self.metainfo.set(Known::new(metainfo)).is_ok()
+    }
+
+    /// The files that have bytes, each with its length and the root of its hash tree (BEP 52): equal for equal bytes,
+    /// whatever they are called and however they are cut into pieces. Empty without v2 hashes.
+    pub fn roots(&self) -> impl Iterator<Item = (FileIndex, u64, Hash)> {
+        let known = self.metainfo().map_or(&[][..], |metainfo| &metainfo.info.files);
+        let files = known.iter().zip(self.layout.files()).zip(0..);
+        files.filter_map(|((known, span), index)| {
+            let same = (known.offset, known.length) == (span.offset, span.length);
+            Some((FileIndex(index), span.length, known.pieces_root.filter(|_| same)?))
+        })
     }
 
     /// SHA-256 of the whole: as wanted by who added it, or as found at the end.

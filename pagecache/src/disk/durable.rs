@@ -20,6 +20,13 @@ pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()>
     sync_folder(folder)
 }
 
+/// [`replace`], after which nothing can fall back to what was there before.
+pub(super) fn replace_for_good(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    replace(folder, name, bytes)?;
+    remove(&previous(folder, name))?;
+    sync_folder(folder)
+}
+
 /// Where [`replace`] keeps the one before.
 pub(super) fn previous(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.previous"))
@@ -28,6 +35,14 @@ pub(super) fn previous(folder: &Path, name: &str) -> PathBuf {
 /// Removes a file that may be absent.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder that may be absent, with all that is in it.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

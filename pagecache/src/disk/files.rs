@@ -1,17 +1,19 @@
 //! The data files of one content: created sparse, opened on demand, synced before anything vouches for them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use arc_swap::ArcSwapWeak;
+use arc_swap::{ArcSwap, ArcSwapWeak};
 
+use super::durable;
 use super::journal::Journal;
 use super::open_file::{Access, OpenFile, Stamp};
 use crate::layout::{FileIndex, FileSpan, Layout};
+use crate::occupied::{FileId, Occupied, SharedFile};
 
 /// Files written since the last commit that are kept open for it, before the oldest is synced early.
 const DIRTY_MAX: usize = 64;
@@ -31,6 +33,8 @@ pub(crate) struct FileSet {
     /// objects of the same files.
     unlinked: Arc<Mutex<bool>>,
     dirty: Mutex<BTreeMap<u32, Arc<OpenFile>>>,
+    /// As of the last time it was measured.
+    occupied: ArcSwap<Occupied>,
     /// Set by the first sync that failed. The kernel reports such an error once; afterwards it takes the lost pages for
     /// clean, so no later success means anything.
     lost: OnceLock<String>,
@@ -57,6 +61,7 @@ impl FileSet {
             open,
             unlinked: Arc::default(),
             dirty: Mutex::default(),
+            occupied: ArcSwap::default(),
             lost: OnceLock::new(),
         }
     }
@@ -139,7 +144,13 @@ impl FileSet {
                 "imported in place: never written",
             ));
         }
-        self.open(layout, file, 0)
+        let open = self.open(layout, file, 0)?;
+        // What it holds may be visible through its other name. See `Store::share`.
+        if open.is_shared() {
+            let text = "this file has a second name (a hard link) and is never written";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        Ok(open)
     }
 
     /// Notes what the next commit has to sync. Only after the write: a commit that takes the list now syncs what was
@@ -209,29 +220,99 @@ impl FileSet {
         folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
     }
 
-    /// Bytes that the stored files occupy on disk, and whether each has its full length.
-    pub(super) fn measure(&self, layout: &Layout) -> Measured {
-        let mut measured = Measured { allocated_bytes: 0, short: Vec::new() };
-        for (index, span) in layout.files().iter().enumerate().filter(|(_, span)| !span.padding) {
+    /// Looks at what the files occupy. Returns those that are missing, shorter than they should be, or (in place) changed.
+    pub(super) fn measure(&self, layout: &Layout) -> Vec<FileIndex> {
+        let (mut occupied, mut short) = (Occupied::default(), Vec::new());
+        for (index, span) in (0..).zip(layout.files()).filter(|(_, span)| !span.padding) {
+            let file = FileIndex(index);
             let size = match &self.place {
-                Place::Stored(folder) => {
-                    let metadata = path_below(folder, span).and_then(fs::symlink_metadata).ok();
-                    let metadata = metadata.filter(fs::Metadata::is_file);
-                    measured.allocated_bytes +=
-                        metadata.as_ref().map_or(0, |metadata| metadata.blocks() * 512);
-                    metadata.map(|metadata| metadata.size())
-                }
-                Place::InPlace(files) => files.get(index).and_then(|file| {
-                    let (path, stamp) = file.as_ref()?;
+                Place::Stored(folder) => stored(folder, span).map(|metadata| {
+                    let (bytes, size) = (metadata.blocks() * 512, metadata.size());
+                    if metadata.nlink() > 1 {
+                        // At least what is visible, as while it arrives: the file system may have compressed it.
+                        let bytes = bytes.max(size);
+                        occupied.shared.push(SharedFile { file, id: id(&metadata), bytes });
+                    } else {
+                        occupied.own_bytes += bytes;
+                    }
+                    size
+                }),
+                Place::InPlace(files) => usize::try_from(index).ok().and_then(|index| {
+                    let (path, stamp) = files.get(index)?.as_ref()?;
                     let metadata = fs::symlink_metadata(path).ok()?;
                     (Stamp::of(&metadata) == *stamp).then_some(metadata.size())
                 }),
             };
             if size.is_none_or(|size| size < span.length) && !self.growing {
-                measured.short.push(index);
+                short.push(file);
             }
         }
-        measured
+        self.occupied.store(Arc::new(occupied));
+        short
+    }
+
+    /// What the files occupied when they were last measured.
+    pub(super) fn occupied(&self) -> Arc<Occupied> {
+        self.occupied.load_full()
+    }
+
+    /// Which file of the disk it is; none for what is not a file of the store.
+    pub(super) fn id(&self, layout: &Layout, file: FileIndex) -> Option<FileId> {
+        match &self.place {
+            Place::Stored(folder) => Some(id(&stored(folder, layout.file(file)?)?)),
+            Place::InPlace(_) => None,
+        }
+    }
+
+    /// Where it is; none for what is not a file of the store.
+    pub(super) fn path(&self, layout: &Layout, file: FileIndex) -> Option<PathBuf> {
+        match &self.place {
+            Place::Stored(folder) => path_below(folder, layout.file(file)?).ok(),
+            Place::InPlace(_) => None,
+        }
+    }
+
+    /// Makes `file` another name of the file at `lender`, by way of a name at `spare`; it must be as long. Whoever has it
+    /// open goes on with what it was. `false` where that cannot be done, and nothing has changed.
+    ///
+    /// # Errors
+    /// When it is done and may not outlive a power cut.
+    pub(super) fn link(
+        &self,
+        layout: &Layout,
+        file: FileIndex,
+        lender: &Path,
+        spare: &Path,
+    ) -> io::Result<bool> {
+        let slot = usize::try_from(file.0).ok().and_then(|index| self.open.get(index));
+        let (Some(path), Some(slot)) = (self.path(layout, file), slot) else { return Ok(false) };
+        // Nobody follows the path meanwhile.
+        let unlinked = self.unlinked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *unlinked {
+            return Ok(false);
+        }
+        let made = durable::remove(spare)
+            .and_then(|()| fs::hard_link(lender, spare))
+            .and_then(|()| fs::rename(spare, &path));
+        if made.is_err() {
+            // No hard links on this file system, or no more of this file: each keeps its own.
+            let _ = durable::remove(spare);
+            return Ok(false);
+        }
+        slot.store(Weak::new());
+        path.parent().map_or(Ok(()), durable::sync_folder)?;
+        Ok(true)
+    }
+
+    /// Takes the names away of those of `files` that have others, so that [`FileSet::create`] makes them anew.
+    pub(super) fn unlink_shared(&self, layout: &Layout, files: &[FileIndex]) -> io::Result<()> {
+        let Place::Stored(folder) = &self.place else { return Ok(()) };
+        for span in files.iter().filter_map(|&file| layout.file(file)) {
+            if stored(folder, span).is_some_and(|metadata| metadata.nlink() > 1) {
+                durable::remove(&path_below(folder, span)?)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -239,12 +320,14 @@ impl FileSet {
     }
 }
 
-/// What [`FileSet::measure`] found.
-pub(super) struct Measured {
-    /// Bytes occupied in the store.
-    pub(super) allocated_bytes: u64,
-    /// Files that are missing, shorter than they should be, or (in place) changed.
-    pub(super) short: Vec<usize>,
+/// What the disk says of a file below a folder; none where that is no file.
+fn stored(folder: &Path, span: &FileSpan) -> Option<Metadata> {
+    let metadata = path_below(folder, span).and_then(fs::symlink_metadata).ok();
+    metadata.filter(Metadata::is_file)
+}
+
+fn id(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
 }
 
 /// The path of a file below a folder. The names come from a torrent that was checked; they are checked again here,

@@ -12,11 +12,14 @@ use super::description::{DescribedShape, Description};
 use super::durable::{self, Unreadable};
 use super::error::StoreError;
 use super::files::{FileSet, Place};
+use super::room::EVICTED_NAME;
+use super::share::SPARE_NAME;
 use super::state_file::Saved;
 use crate::content::{Content, Data, State};
 use crate::hashes::Verdict;
-use crate::layout::{Layout, PieceIndex};
+use crate::layout::{FileIndex, Layout, PieceIndex};
 use crate::new_content::{NewContent, Shape};
+use crate::occupied::SharedFile;
 
 /// Reads the content in `folder`.
 ///
@@ -33,8 +36,12 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreEr
         // Its origin tells no length and so cannot resume: what came is of no use. Unlinked, not cut.
         durable::remove(&folder.join("data").join(&described.name)).map_err(StoreError::at(folder))?;
     }
-    let measured = files.measure(&layout);
-    if growing || !measured.short.is_empty() {
+    // What a crash left in the middle of something: each is a name that nobody uses, of bytes that take room.
+    let left = durable::remove(&folder.join(SPARE_NAME))
+        .and_then(|()| durable::remove_folder(&folder.join(EVICTED_NAME)));
+    left.map_err(StoreError::at(folder))?;
+    let short = files.measure(&layout);
+    if growing {
         files.create(&layout).map_err(StoreError::at(folder))?;
     }
     let used = described.used;
@@ -45,18 +52,17 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreEr
     counters.origin_bytes.store(used.origin_bytes, Relaxed);
     counters.last_used.store(used.last_used, Relaxed);
     counters.uses.store(used.uses, Relaxed);
-    counters.allocated_bytes.store(measured.allocated_bytes, Relaxed);
     if content.metainfo().is_none()
         && let Ok(metainfo) = read_metainfo(folder)
     {
         content.set_metainfo(Arc::new(metainfo));
     }
-    restore(folder, &content, &measured.short)?;
+    restore(folder, &content, short)?;
     Ok(Arc::new(content))
 }
 
 /// Takes over what the state and the journal say, except of pieces that lie in the `short` files.
-fn restore(folder: &Path, content: &Content, short: &[usize]) -> Result<(), StoreError> {
+fn restore(folder: &Path, content: &Content, short: Vec<FileIndex>) -> Result<(), StoreError> {
     if content.is_imported() && !short.is_empty() {
         content.quarantine("a file was changed, cut or removed since it was imported: import it again");
         return Ok(());
@@ -69,35 +75,72 @@ fn restore(folder: &Path, content: &Content, short: &[usize]) -> Result<(), Stor
             && saved.length == content.layout().length()
             && pieces == Ok(saved.good.len())
     };
-    let saved = match durable::read_either(folder, "state", Saved::decode) {
+    let mut saved = match durable::read_either(folder, "state", Saved::decode) {
         Ok(saved) => Some(saved).filter(|saved| fits(saved) && !content.is_growing()),
         // Nothing is vouched for then, and nothing worse: the journal may still name pieces.
         Err(Unreadable::Torn(_)) => None,
         Err(other) => return Err(StoreError::unreadable(&state)(other)),
     };
-    let lost = |piece: PieceIndex| {
+    let lost = lost_files(content, short, saved.as_ref());
+    let is_lost = |piece: PieceIndex| {
         let range = content.layout().piece_range(piece);
-        short.iter().any(|&file| {
-            content
-                .layout()
-                .files()
-                .get(file)
-                .is_some_and(|file| file.offset < range.end && range.start < file.end())
-        })
+        let mut files = lost.iter().filter_map(|&file| content.layout().file(file));
+        files.any(|file| file.offset < range.end && range.start < file.end())
     };
     let indexed = |at: usize| u32::try_from(at).ok().map(PieceIndex);
+    begin_anew(folder, content, &lost, saved.as_mut()).map_err(StoreError::at(folder))?;
     if let Some(saved) = saved {
         let learned = saved.learned.iter().enumerate();
         for (piece, hash) in learned.filter_map(|(at, hash)| Some((indexed(at)?, (*hash)?))) {
             content.record_hash(piece, hash);
         }
-        let good = saved.good.iter_ones().filter_map(indexed);
-        good.filter(|&piece| !lost(piece)).for_each(|piece| content.restore_piece(piece));
+        saved.good.iter_ones().filter_map(indexed).for_each(|piece| content.restore_piece(piece));
     }
-    rehash(folder, content, lost)?;
+    rehash(folder, content, is_lost)?;
     if content.is_complete() && !content.is_growing() {
         content.set_state(State::Complete);
     }
+    Ok(())
+}
+
+/// The files of which nothing counts any more: the `short` ones, and those with a piece missing that have a second name.
+/// In another content the bytes that would be written there may be visible.
+fn lost_files(content: &Content, short: Vec<FileIndex>, saved: Option<&Saved>) -> Vec<FileIndex> {
+    let Data::Files(files) = &content.data else { return short };
+    let is_good = |piece: PieceIndex| {
+        usize::try_from(piece.0).ok().and_then(|at| saved?.good.get(at)).is_some_and(|good| *good)
+    };
+    let is_whole = |file: &SharedFile| content.layout().pieces_of_file(file.file).all(is_good);
+    let mut lost = short;
+    if !content.is_imported() {
+        let occupied = files.occupied();
+        lost.extend(occupied.shared.iter().filter(|file| !is_whole(file)).map(|file| file.file));
+    }
+    lost
+}
+
+/// Makes the lost files anew, empty and with no name but their own, after nothing vouches for them any more.
+fn begin_anew(
+    folder: &Path,
+    content: &Content,
+    lost: &[FileIndex],
+    saved: Option<&mut Saved>,
+) -> std::io::Result<()> {
+    let Data::Files(files) = &content.data else { return Ok(()) };
+    if lost.is_empty() {
+        return Ok(());
+    }
+    if let Some(saved) = saved {
+        for piece in lost.iter().flat_map(|&file| content.layout().pieces_of_file(file)) {
+            if let Some(mut good) = usize::try_from(piece.0).ok().and_then(|at| saved.good.get_mut(at)) {
+                good.set(false);
+            }
+        }
+        durable::replace_for_good(folder, "state", &saved.encode())?;
+    }
+    files.unlink_shared(content.layout(), lost)?;
+    files.create(content.layout())?;
+    files.measure(content.layout());
     Ok(())
 }
 

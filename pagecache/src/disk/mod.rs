@@ -15,6 +15,7 @@ mod mapping;
 mod open_file;
 pub mod residency;
 mod room;
+mod share;
 mod state_file;
 mod store;
 mod verify;

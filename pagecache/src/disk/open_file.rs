@@ -48,6 +48,7 @@ pub struct OpenFile {
     file: File,
     mapped: Mapped,
     stamp: Option<Stamp>,
+    shared: bool,
 }
 
 impl OpenFile {
@@ -73,7 +74,7 @@ impl OpenFile {
             Access::Stored => None,
             Access::InPlace(stamp) => Some(stamp),
         };
-        Ok(OpenFile { file, mapped, stamp })
+        Ok(OpenFile { file, mapped, stamp, shared: metadata.nlink() > 1 })
     }
 
     /// Its mapping.
@@ -92,6 +93,11 @@ impl OpenFile {
     #[must_use]
     pub fn imported(&self) -> bool {
         self.stamp.is_some()
+    }
+
+    /// Whether it had several names when it was opened.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Whether it is still as it was when imported (size, times of change, inode). Files of our own always are. A change

@@ -17,12 +17,16 @@ use crate::content::{Content, Data, State};
 use crate::eviction::{Budget, Candidate, choose};
 use crate::layout::Layout;
 use crate::new_content::{NewContent, Shape};
+use crate::occupied::{Occupied, Total};
+
+/// The name that the data of a content has for a moment while it goes.
+pub(super) const EVICTED_NAME: &str = "data.evicted";
 
 impl Store {
-    /// Bytes that the contents occupy: measured at the last commit, or what has become visible since if that is more.
+    /// What the contents occupy: measured at the last commit, or what has become visible since if that is more.
     #[must_use]
-    pub fn used_bytes(&self) -> u64 {
-        self.contents().iter().map(|content| occupied(content)).sum()
+    pub fn occupied(&self) -> Total {
+        Total::of(&self.contents().iter().map(|content| occupied(content)).collect::<Vec<_>>())
     }
 
     /// Evicts contents until `bytes` more fit the budget and the free-space floor, or nothing more may go: the caller
@@ -33,7 +37,7 @@ impl Store {
     pub fn make_room(&self, bytes: u64, now: u64) -> Result<Vec<ContentId>, StoreError> {
         let candidate = |content: &Arc<Content>| Candidate {
             id: content.id(),
-            bytes: occupied(content),
+            occupied: occupied(content),
             evictable: content.state() == State::Complete && !content.is_pinned() && content.is_refetchable(),
             last_used: content.counters().last_used.load(Relaxed).max(content.added()),
             uses: content.counters().uses.load(Relaxed),
@@ -57,7 +61,7 @@ impl Store {
         let stat = nix::sys::statvfs::statvfs(path).map_err(|error| StoreError::at(path)(error.into()))?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         let Options { capacity, free_floor } = self.options;
-        Ok(Budget { capacity, used: self.used_bytes(), free, free_floor })
+        Ok(Budget { capacity, used: self.occupied().used, free, free_floor })
     }
 
     /// Drops the bytes of a content and keeps everything else: a fresh, empty content of the same id, queued. Who has a file
@@ -89,7 +93,7 @@ impl Store {
             // First nothing vouches for the bytes any more, then they go: a crash in between loses nothing but them.
             let error = StoreError::at;
             write_empty_state(&folder, &old, old.layout()).map_err(error(&folder))?;
-            let gone = folder.join("data.evicted");
+            let gone = folder.join(EVICTED_NAME);
             fs::rename(folder.join("data"), &gone).map_err(error(&gone))?;
             files.mark_unlinked();
             fs::remove_dir_all(&gone).map_err(error(&gone))?;
@@ -144,8 +148,7 @@ fn write_empty_state(folder: &std::path::Path, content: &Content, layout: &Layou
         good: BitVec::repeat(false, pieces),
         learned: Vec::new(),
     };
-    durable::replace(folder, "state", &saved.encode())?;
-    durable::remove(&durable::previous(folder, "state"))?;
+    durable::replace_for_good(folder, "state", &saved.encode())?;
     durable::remove(&folder.join("arrived"))?;
     durable::sync_folder(folder)
 }
@@ -169,8 +172,14 @@ fn again(content: &Content, shape: Shape) -> NewContent {
     }
 }
 
-fn occupied(content: &Content) -> u64 {
-    let in_store = !matches!(&content.data, Data::Files(files) if matches!(files.place(), Place::InPlace(_)));
-    let arrived = if content.is_imported() { 0 } else { content.visible_bytes() };
-    if in_store { content.counters().allocated_bytes.load(Relaxed).max(arrived) } else { 0 }
+fn occupied(content: &Content) -> Occupied {
+    let Data::Files(files) = &content.data else { return Occupied::default() };
+    let mut occupied = Occupied::clone(&files.occupied());
+    if matches!(files.place(), Place::Stored(_)) && !content.is_imported() {
+        // Padding is visible and not stored.
+        let stored = content.layout().files().iter().filter(|file| !file.padding).map(|file| file.length);
+        let arrived = content.visible_bytes().min(stored.sum());
+        occupied.own_bytes += arrived.saturating_sub(occupied.bytes());
+    }
+    occupied
 }

@@ -150,10 +150,6 @@ impl Store {
             fill(&fresh.join("data"))?;
             let files = FileSet::new(&fresh, place(&fresh), content.layout(), growing);
             files.create(content.layout()).map_err(StoreError::at(&fresh))?;
-            content
-                .counters()
-                .allocated_bytes
-                .store(files.measure(content.layout()).allocated_bytes, std::sync::atomic::Ordering::Relaxed);
             write_metainfo(&fresh, content.metainfo())?;
             write_description(&fresh, &content)?;
             fs::rename(&fresh, &folder).map_err(StoreError::at(&folder))?;
@@ -165,6 +161,9 @@ impl Store {
         }
         if content.is_imported() && content.is_complete() {
             content.set_state(State::Complete);
+        }
+        if let Data::Files(files) = &content.data {
+            files.measure(content.layout());
         }
         self.enter(&content);
         Ok(content)
@@ -224,8 +223,7 @@ impl Store {
         let vouched =
             |piece: u32| usize::try_from(piece).is_ok_and(|at| saved.good.get(at).is_some_and(|bit| *bit));
         files.journal.retain(|piece| !vouched(piece.0)).map_err(StoreError::at(&folder))?;
-        let allocated = files.measure(layout).allocated_bytes;
-        content.counters().allocated_bytes.store(allocated, std::sync::atomic::Ordering::Relaxed);
+        files.measure(layout);
         Ok(())
     }
 

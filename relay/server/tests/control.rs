@@ -307,6 +307,7 @@ fn metrics_are_named_once_and_explained() {
             "millrace_cap_bytes_per_second",
             "millrace_cap_waits_total",
             "millrace_store_bytes{state=\"used\"}",
+            "millrace_store_bytes{state=\"shared\"}",
             "millrace_evictions_total",
             "millrace_ring_overflow_total",
         ] {

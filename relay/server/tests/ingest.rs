@@ -1,7 +1,7 @@
 //! Ingest against origins that behave and that do not: right bytes or a clear failed state, and each byte sent once.
 //!
 //! Ingest and store run in this process without shards; the origin's own access log is the judge of what was asked. Files are written
-//! by `pwrite`, and through io_uring where `MILLRACE_INGEST_IO=uring` says so: one of the tests runs all others again in that way.
+//! by `pwrite`, and through io_uring where `MILLRACE_INGEST_IO=uring` says so: the first test runs all others again in that way.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +14,7 @@ mod tls;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -179,10 +179,9 @@ fn all_of_this_through_io_uring() {
         return skip(&format!("ingest through io_uring: {refusal}"));
     }
     let mut again = Command::new(std::env::current_exe().unwrap());
-    // What it skips, it says there.
-    again.arg("--quiet").env(WAY, "uring").stderr(Stdio::inherit());
-    let output = again.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let output = again.arg("--quiet").env(WAY, "uring").output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
 fn from(url: &str) -> NewPull {

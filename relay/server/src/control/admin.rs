@@ -151,14 +151,20 @@ async fn act(
             relay.store.save(content).map_err(|error| failed(&error))?;
         }
         "verify" => {
-            let hashed = Arc::clone(content);
-            let report = tokio::task::spawn_blocking(move || verify_content(&hashed, |_, _| {}));
-            let report = verify::Report::from(report.await.map_err(|error| failed(&error))?);
+            let (hashed, store) = (Arc::clone(content), Arc::clone(&relay.store));
+            let verified = tokio::task::spawn_blocking(move || {
+                let report = verify_content(&hashed, |_, _| {});
+                let sharing = store.sharing(&hashed, &report.bad);
+                (verify::Report::from(report), sharing)
+            });
+            let (report, sharing) = verified.await.map_err(|error| failed(&error))?;
             if report.is_damaged() {
-                // What is known to be wrong is not served any longer.
-                content.quarantine("verify found damage: remove the content and add it again");
-                let id = content.id();
-                relay.shards.broadcast(|| News::Changed(id));
+                // What is known to be wrong is not served any longer, and whoever has the same file has the damage.
+                for content in sharing.iter().chain([content]) {
+                    content.quarantine("verify found damage: remove the content and add it again");
+                    let id = content.id();
+                    relay.shards.broadcast(|| News::Changed(id));
+                }
             }
             return Ok(axum::Json(report).into_response());
         }

@@ -105,11 +105,13 @@ impl Numbers {
             labelled.iter().map(|(labels, count)| (&labels[..], *count)),
         )?;
         let relay = &self.0.relay;
+        let occupied = relay.store.occupied();
         out.gauge(
             "store_bytes",
-            "The store's bytes: used by contents, and free on its file system",
+            "The store's bytes: used by contents, saved because contents share them, and free on its file system",
             [
-                (&[("state", "used")][..], relay.store.used_bytes()),
+                (&[("state", "used")][..], occupied.used),
+                (&[("state", "shared")][..], occupied.saved),
                 (&[("state", "free")][..], free_bytes(&relay.config.store)),
             ],
         )?;

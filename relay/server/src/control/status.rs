@@ -17,6 +17,7 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         rates.http += of_content.http;
         rates.bittorrent += of_content.bittorrent;
     });
+    let occupied = relay.store.occupied();
     RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: if relay.stop.is_wished() { RelayState::Draining } else { RelayState::Serving },
@@ -26,7 +27,8 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         store: StoreStatus {
             path: relay.config.store.display().to_string(),
             capacity: relay.config.capacity.unwrap_or(u64::MAX),
-            used: relay.store.used_bytes(),
+            used: occupied.used,
+            shared: occupied.saved,
             free: free_bytes(&relay.config.store),
         },
         shards: u32::try_from(relay.counters.len()).unwrap_or(u32::MAX),

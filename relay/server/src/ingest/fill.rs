@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use millrace_pagecache::State;
 use millrace_pagecache::content::Content;
+use millrace_pagecache::{PieceIndex, State};
 
 use super::context::{Context, Promise};
 use super::pull::{End, First, Pull};
@@ -62,6 +62,10 @@ async fn fill_to_end(
     first: Option<First>,
     show: &impl Fn(Running),
 ) -> Result<(), End> {
+    // With hashes known there is no first range to be lost by a pause.
+    if content.metainfo().is_some() && !content.is_complete() {
+        share(context, content).await?;
+    }
     // Shown before anything waits, so that a pause finds it and the first range still comes to its end.
     let pull =
         (!content.is_growing()).then(|| Pull::new(Arc::clone(context), Arc::clone(content), sources.clone()));
@@ -179,8 +183,29 @@ async fn complete(
     context.change(content, State::Complete);
     tracing::info!(content = %content.id(), name = content.name(), bytes = content.length(), "complete");
     commit(context, content).await?;
+    share(context, content).await?;
     if !wanted {
         record_digest(context, content, digesting).await?;
+    }
+    Ok(())
+}
+
+/// Has the files stored once that another content has as well; those that were still to come are here by that.
+async fn share(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End> {
+    let (store, sharing, before) = (Arc::clone(&context.store), Arc::clone(content), content.pieces_have());
+    let shared = context.blocking(move || store.share(&sharing)).await;
+    let shared = shared
+        .map_err(|error| End::Failed(context.io_error(&error)))?
+        .map_err(|error| End::Failed(context.disk_error(&error.to_string())));
+    context.announce_bytes(content);
+    if content.pieces_have() > before {
+        let pieces = (0..content.layout().piece_count()).map(PieceIndex);
+        pieces
+            .filter(|piece| content.has_piece(*piece))
+            .for_each(|piece| context.announce_piece(content, piece));
+    }
+    if let bytes @ 1.. = shared? {
+        tracing::info!(content = %content.id(), bytes, "stored once: another content has the same bytes");
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
 //! A relay inside the test's own process: ports that the kernel chooses, a store that is gone afterwards.
+#![allow(dead_code, reason = "each test program uses its own part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct TestRelay {
     running: Option<Running>,
     folder: PathBuf,
+    configuration: String,
     /// Speaks HTTP/1.1 over the admin socket.
     admin: reqwest::Client,
     plain: reqwest::Client,
@@ -33,6 +35,21 @@ impl TestRelay {
         let folder = std::env::temp_dir().join(format!("mr-{}-c{number}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
+        TestRelay::at(folder, configuration.to_owned())
+    }
+
+    /// Drains it, lets `meanwhile` change the store, and starts it again.
+    pub(crate) fn restart(mut self, meanwhile: impl FnOnce(&Path)) -> TestRelay {
+        if let Some(running) = self.running.take() {
+            running.drain();
+        }
+        let (folder, configuration) =
+            (std::mem::take(&mut self.folder), std::mem::take(&mut self.configuration));
+        meanwhile(&folder.join("store"));
+        TestRelay::at(folder, configuration)
+    }
+
+    fn at(folder: PathBuf, configuration: String) -> TestRelay {
         let local = || Some("127.0.0.1:0".to_owned());
         let args = ServeArgs {
             store: Some(folder.join("store")),
@@ -44,11 +61,11 @@ impl TestRelay {
         };
         let environment = Environment { variable: &|_| None, cores_allowed: vec![0], has_ipv6: false };
         let config =
-            Config::check(&args, Some((Path::new("test.toml"), configuration)), &environment).unwrap();
+            Config::check(&args, Some((Path::new("test.toml"), &configuration)), &environment).unwrap();
         let running = Running::start(config).unwrap();
         let admin = reqwest::Client::builder().unix_socket(folder.join("admin.sock")).build().unwrap();
         let plain = reqwest::Client::builder().no_proxy().build().unwrap();
-        TestRelay { running: Some(running), folder, admin, plain }
+        TestRelay { running: Some(running), folder, configuration, admin, plain }
     }
 
     pub(crate) fn relay(&self) -> &Arc<Relay> {
@@ -115,9 +132,10 @@ impl TestRelay {
 
 impl Drop for TestRelay {
     fn drop(&mut self) {
+        // One that was restarted has handed its folder on.
         if let Some(running) = self.running.take() {
             running.drain();
+            let _ = std::fs::remove_dir_all(&self.folder);
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

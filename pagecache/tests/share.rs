@@ -153,6 +153,18 @@ fn what_came_a_second_time_becomes_the_first() {
 }
 
 #[test]
+fn a_torrent_that_two_have_is_known_until_both_are_gone() {
+    let (_folder, store) = Folder::with_one("same");
+    pulled(&store, OTHER, "one");
+    let infohash = torrent("one", 16_384, 0).infohash_v1().unwrap();
+    let known = || store.by_infohash(&infohash).map(|content| content.id());
+    store.remove(OTHER).unwrap();
+    assert_eq!(known(), Some(ONE));
+    store.remove(ONE).unwrap();
+    assert_eq!(known(), None);
+}
+
+#[test]
 fn what_is_partly_here_comes_to_its_end_first() {
     let (folder, store) = Folder::with_one("partly");
     let other = add_torrent(&store, 16_384, 0);

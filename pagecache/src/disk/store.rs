@@ -244,6 +244,10 @@ impl Store {
             self.contents.remove(&id);
         }
         names(&content).iter().for_each(|name| self.infohashes.remove(name));
+        if let Some(other) = self.contents().iter().find(|other| is_same_torrent(other, &content)) {
+            // It had the same names all along.
+            self.enter(other);
+        }
         content.set_state(State::Removed);
         durable::sync_folder(&self.contents_folder).map_err(StoreError::at(&folder))?;
         fs::remove_dir_all(&removed).map_err(StoreError::at(&removed))?;
@@ -274,6 +278,13 @@ impl Store {
 /// The infohashes of a content, cut to the 20 bytes of handshakes.
 fn names(content: &Content) -> Vec<InfoHashV1> {
     content.swarm_names().collect()
+}
+
+fn is_same_torrent(one: &Content, other: &Content) -> bool {
+    match (one.metainfo(), other.metainfo()) {
+        (Some(one), Some(other)) => one.info_bytes == other.info_bytes,
+        _ => false,
+    }
 }
 
 fn lay_out(new: &NewContent) -> Result<(Layout, Option<Place>), StoreError> {

@@ -10,15 +10,18 @@ use millrace_proto::id::{ContentId, ContentName, InfoHashV1};
 #[derive(Debug, Default)]
 pub struct Catalog {
     contents: HashMap<ContentId, Arc<Content>>,
-    /// What handshakes carry: see [`Content::swarm_names`].
-    swarms: HashMap<InfoHashV1, ContentId>,
+    /// What handshakes carry (see [`Content::swarm_names`]), and who has that name. Those who share one have the same bytes.
+    swarms: HashMap<InfoHashV1, Vec<ContentId>>,
 }
 
 impl Catalog {
     /// Adds a content, or what has become of it.
     pub fn put(&mut self, content: Arc<Content>) {
         for infohash in content.swarm_names() {
-            self.swarms.insert(infohash, content.id());
+            let named = self.swarms.entry(infohash).or_default();
+            if !named.contains(&content.id()) {
+                named.push(content.id());
+            }
         }
         self.contents.insert(content.id(), content);
     }
@@ -27,8 +30,9 @@ impl Catalog {
     pub fn remove(&mut self, id: ContentId) -> Option<Arc<Content>> {
         let content = self.contents.remove(&id)?;
         for infohash in content.swarm_names() {
-            // Two contents may share an infohash; the name stays with the one that has it now.
-            if self.swarms.get(&infohash) == Some(&id) {
+            let Some(named) = self.swarms.get_mut(&infohash) else { continue };
+            named.retain(|other| *other != id);
+            if named.is_empty() {
                 self.swarms.remove(&infohash);
             }
         }
@@ -56,6 +60,36 @@ impl Catalog {
     /// The content whose v1 infohash, or truncated v2 infohash, this is.
     #[must_use]
     pub fn by_infohash(&self, infohash: InfoHashV1) -> Option<&Arc<Content>> {
-        self.by_id(*self.swarms.get(&infohash)?)
+        self.by_id(*self.swarms.get(&infohash)?.last()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_pagecache::NewContent;
+    use millrace_pagecache::layout::Layout;
+    use millrace_proto::merkle::PieceHash;
+    use millrace_proto::metainfo::{Builder, plan_files};
+
+    use super::*;
+
+    #[test]
+    fn a_swarm_outlives_one_of_two_who_have_it() {
+        let plan = plan_files("file", 16_384, &[(vec![], 5)]).unwrap();
+        let hash = PieceHash { v1: Some([1; 20]), v2: Some([2; 32]) };
+        let metainfo = Arc::new(Builder::new(plan).build(&[hash]).unwrap());
+        let infohash = metainfo.infohash_v1().unwrap();
+        let mut catalog = Catalog::default();
+        for number in [1, 2] {
+            let new = NewContent::with_metainfo(ContentId([number; 16]), Arc::clone(&metainfo), "\"e\"");
+            let layout = Layout::from_info(&metainfo.info).unwrap();
+            catalog.put(Content::simulated(new, layout, Box::new(|_, _| {})));
+        }
+        for (gone, left) in [(2, Some(1)), (1, None)] {
+            catalog.remove(ContentId([gone; 16]));
+            let found = catalog.by_infohash(infohash).map(|content| content.id().0[0]);
+            assert_eq!(found, left, "after {gone} is gone");
+        }
+        assert!(catalog.swarms.is_empty());
     }
 }

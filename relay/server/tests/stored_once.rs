@@ -145,6 +145,21 @@ fn two_urls_and_a_torrent_are_one_file() {
 }
 
 #[test]
+fn one_of_two_of_the_same_torrent_keeps_its_names() {
+    let (origin, elsewhere) = (origin(), origin());
+    let relay = TestRelay::start("");
+    run(async {
+        let one = add(&relay, json!({"sources": [origin.url("/one.bin")]})).await;
+        let other = add(&relay, json!({"sources": [elsewhere.url("/one.bin")]})).await;
+        let status = relay.admin("GET", &format!("/v1/contents/{one}"), None).await.1;
+        let infohash = status["infohash_v1"].as_str().unwrap();
+        assert_eq!(relay.admin("DELETE", &format!("/v1/contents/{other}"), None).await.0, 204);
+        assert_eq!(relay.admin("GET", &format!("/v1/contents/{infohash}"), None).await.1["id"], one);
+        check_bytes(&relay, infohash, "one.bin").await;
+    });
+}
+
+#[test]
 fn two_that_are_one_fit_where_one_does() {
     let (origin, idle) = (origin(), origin());
     let relay = TestRelay::start(&format!("capacity = {}", LENGTH * 5 / 3));

@@ -116,7 +116,8 @@ pub struct Page {
 #[derive(Debug, Default)]
 struct Names {
     by_id: BTreeMap<ContentId, Arc<Entry>>,
-    by_swarm: HashMap<InfoHashV1, ContentId>,
+    /// Contents of the same torrent have the same names.
+    by_swarm: HashMap<InfoHashV1, Vec<ContentId>>,
     evictions: u64,
 }
 
@@ -130,7 +131,10 @@ impl Index {
         let entry = Arc::new(Entry::new(content));
         let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for swarm in entry.swarms() {
-            names.by_swarm.insert(swarm, entry.content.id());
+            let named = names.by_swarm.entry(swarm).or_default();
+            if !named.contains(&entry.content.id()) {
+                named.push(entry.content.id());
+            }
         }
         if let Some(before) = names.by_id.insert(entry.content.id(), Arc::clone(&entry))
             && before.content.state() == State::Removed
@@ -147,7 +151,9 @@ impl Index {
         let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let entry = names.by_id.remove(&id)?;
         for swarm in entry.swarms() {
-            if names.by_swarm.get(&swarm) == Some(&id) {
+            let Some(named) = names.by_swarm.get_mut(&swarm) else { continue };
+            named.retain(|other| *other != id);
+            if named.is_empty() {
                 names.by_swarm.remove(&swarm);
             }
         }
@@ -160,8 +166,8 @@ impl Index {
         let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let id = match name {
             ContentName::Id(id) => id,
-            ContentName::V1(v1) => *names.by_swarm.get(&v1)?,
-            ContentName::V2(v2) => *names.by_swarm.get(&v2.truncated())?,
+            ContentName::V1(v1) => *names.by_swarm.get(&v1)?.last()?,
+            ContentName::V2(v2) => *names.by_swarm.get(&v2.truncated())?.last()?,
         };
         let entry = names.by_id.get(&id)?;
         let is_meant = !matches!(name, ContentName::V2(v2) if entry.v2 != Some(v2));

@@ -32,9 +32,9 @@ pub(super) async fn fill(
 ) -> Option<Arc<Content>> {
     context.metrics.pulls_active.increment();
     // An earlier pull of it may have been stopped in the middle of a write.
-    context.writes.landed(content.id()).await;
+    context.writes.landed(content.id(), 0..u64::MAX).await;
     let result = fill_to_end(context, &content, &sources, first, &show).await;
-    context.writes.landed(content.id()).await;
+    context.writes.landed(content.id(), 0..u64::MAX).await;
     context.metrics.pulls_active.decrement();
     // A content that grew is another object now.
     let content = context.store.get(content.id()).unwrap_or(content);

@@ -245,7 +245,7 @@ impl Pulls {
         entry.task.abort();
         // Over, it has taken all that it started with it.
         let _ = entry.task.await;
-        self.context.writes.landed(id).await;
+        self.context.writes.landed(id, 0..u64::MAX).await;
     }
 
     /// Ends all pulls and commits what they have.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -31,7 +32,7 @@ struct UnderWay {
     ended: Notify,
 }
 
-/// One write under way; it has ended when this is dropped.
+/// One write under way. It has ended when both have dropped this: the task that writes, and whoever waits for it and then notes it.
 struct Held {
     under_way: Arc<UnderWay>,
     id: ContentId,
@@ -59,7 +60,8 @@ impl Writes {
             Way::Pwrite => stream.write(&bytes),
             Way::Uring => {
                 let placement = stream.place(bytes.len())?;
-                stream.written(self.through_ring(content.id(), placement, bytes).await?)
+                let held = UnderWay::hold(&self.under_way, content.id(), placement.range());
+                stream.written(through_ring(&held, placement, bytes).await?)
             }
         }
     }
@@ -73,61 +75,56 @@ impl Writes {
             Way::Pwrite => content.write(offset, &bytes),
             Way::Uring => {
                 let placement = content.place(offset, bytes.len())?;
-                content.written(self.through_ring(content.id(), placement, bytes).await?)
+                let held = UnderWay::hold(&self.under_way, content.id(), placement.range());
+                content.written(through_ring(&held, placement, bytes).await?)
             }
         }
     }
 
-    /// Waits until no write of this content is under way. Whoever could begin another has been stopped.
-    pub(super) async fn landed(&self, id: ContentId) {
-        loop {
-            // Before the look, so that a write that ends in between is noticed.
-            let ended = self.under_way.ended.notified();
-            if !self.under_way.ranges().contains_key(&id) {
-                return;
-            }
-            ended.await;
+    /// Waits until no write into `range` of this content is under way: what was written there is noted by then, unless nobody waited.
+    pub(super) async fn landed(&self, id: ContentId, range: Range<u64>) {
+        // All of this is on one thread: nothing ends between the look and the wait.
+        while self.under_way.touches(id, &range) {
+            self.under_way.ended.notified().await;
         }
-    }
-
-    async fn through_ring(&self, id: ContentId, placement: Placement, bytes: Bytes) -> io::Result<Placement> {
-        self.to_its_end(id, placement.range(), async move {
-            for part in placement.parts() {
-                runtime::write_all_at(part.file.file(), bytes.slice(part.bytes.clone()), part.at).await?;
-            }
-            Ok(placement)
-        })
-        .await
-    }
-
-    /// Runs `write` to its end, even when the future that waits for it is dropped.
-    async fn to_its_end<T: 'static>(
-        &self,
-        id: ContentId,
-        range: Range<u64>,
-        write: impl Future<Output = io::Result<T>> + 'static,
-    ) -> io::Result<T> {
-        let held = UnderWay::hold(&self.under_way, id, range);
-        let task = tokio::task::spawn_local(async move {
-            let _held = held;
-            write.await
-        });
-        task.await.map_err(io::Error::other)?
     }
 }
 
+async fn through_ring(held: &Rc<Held>, placement: Placement, bytes: Bytes) -> io::Result<Placement> {
+    to_its_end(held, async move {
+        for part in placement.parts() {
+            runtime::write_all_at(part.file.file(), bytes.slice(part.bytes.clone()), part.at).await?;
+        }
+        Ok(placement)
+    })
+    .await
+}
+
+/// Runs `write` to its end, even when the future that waits for it is dropped.
+async fn to_its_end<T: 'static>(
+    held: &Rc<Held>,
+    write: impl Future<Output = io::Result<T>> + 'static,
+) -> io::Result<T> {
+    let held = Rc::clone(held);
+    let task = tokio::task::spawn_local(async move {
+        let _held = held;
+        write.await
+    });
+    task.await.map_err(io::Error::other)?
+}
+
 impl UnderWay {
-    fn hold(this: &Arc<Self>, id: ContentId, range: Range<u64>) -> Held {
-        let mut ranges = this.ranges();
-        let of_content = ranges.entry(id).or_default();
-        let apart = |other: &Range<u64>| other.end <= range.start || range.end <= other.start;
-        debug_assert!(
-            of_content.iter().all(apart),
-            "{id}: {range:?} is being written already: {of_content:?}"
-        );
-        of_content.push(range.clone());
-        drop(ranges);
-        Held { under_way: Arc::clone(this), id, range }
+    fn hold(this: &Arc<Self>, id: ContentId, range: Range<u64>) -> Rc<Held> {
+        debug_assert!(!this.touches(id, &range), "{id}: {range:?} is being written already");
+        this.ranges().entry(id).or_default().push(range.clone());
+        Rc::new(Held { under_way: Arc::clone(this), id, range })
+    }
+
+    /// Whether a byte of `range` is being written.
+    fn touches(&self, id: ContentId, range: &Range<u64>) -> bool {
+        let ranges = self.ranges();
+        let of_content = ranges.get(&id).map_or(&[][..], Vec::as_slice);
+        of_content.iter().any(|other| other.start < range.end && range.start < other.end)
     }
 
     fn ranges(&self) -> MutexGuard<'_, HashMap<ContentId, Vec<Range<u64>>>> {
@@ -152,7 +149,6 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::rc::Rc;
 
     use futures_util::FutureExt as _;
     use tokio::sync::oneshot;
@@ -163,27 +159,25 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_nobody_waits_for_is_waited_for_before_the_next() {
         let all = async {
-            let writes = Rc::new(Writes::new(Way::Uring));
+            let writes = Writes::new(Way::Uring);
             let (id, other) = (ContentId([1; 16]), ContentId([2; 16]));
             let (done, kernel) = oneshot::channel();
-            let writing = Rc::clone(&writes);
+            let held = UnderWay::hold(&writes.under_way, id, 0..9);
             let pull = spawn_local(async move {
-                writing.to_its_end(id, 0..9, async { kernel.await.map_err(io::Error::other) }).await
+                to_its_end(&held, async { kernel.await.map_err(io::Error::other) }).await
             });
-            let elsewhere = Rc::clone(&writes);
-            let other_pull =
-                spawn_local(
-                    async move { elsewhere.to_its_end(other, 0..9, pending::<io::Result<()>>()).await },
-                );
+            let held = UnderWay::hold(&writes.under_way, other, 0..9);
+            let other_pull = spawn_local(async move { to_its_end(&held, pending::<io::Result<()>>()).await });
             yield_now().await;
             pull.abort();
             assert!(pull.await.unwrap_err().is_cancelled());
-            let mut landed = Box::pin(writes.landed(id));
+            let mut landed = Box::pin(writes.landed(id, 8..20));
             assert!((&mut landed).now_or_never().is_none(), "the kernel is not done with it");
             assert!(!done.is_closed(), "the write was given up with the pull");
             done.send(()).unwrap();
             landed.await;
-            assert!(writes.landed(other).now_or_never().is_none());
+            assert!(writes.landed(other, 0..1).now_or_never().is_none());
+            assert!(writes.landed(other, 9..10).now_or_never().is_some());
             other_pull.abort();
         };
         LocalSet::new().run_until(all).await;

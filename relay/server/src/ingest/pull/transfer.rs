@@ -64,7 +64,8 @@ impl Pull {
         let mut flow = Flow { origin, at: range.start, end: range.end, stream: None, received: 0 };
         let mut claimed = range.clone();
         let result = self.carry(&range, first, &mut flow, &mut claimed, asked_at).await;
-        self.planner.borrow_mut().abandoned(claimed);
+        // What came before may have been wrong and be on its way again, from elsewhere.
+        self.planner.borrow_mut().abandoned(flow.at.max(claimed.start)..claimed.end);
         self.in_flight.set(self.in_flight.get() - 1);
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.balance.borrow_mut().ended(origin, flow.received, ms);
@@ -185,8 +186,12 @@ impl Pull {
         flow.received += count;
         let start = flow.at;
         flow.at += count;
-        let runs = self.planner.borrow().missing(start..flow.at);
-        for run in runs {
+        let mut next = start;
+        loop {
+            // A whole body passes over what another request may be bringing meanwhile.
+            self.context.writes.landed(self.content.id(), next..flow.at).await;
+            let Some(run) = self.planner.borrow().missing(next..flow.at).into_iter().next() else { break };
+            next = run.end;
             let inside = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
             self.write(flow, run.start, bytes.slice(inside(run.start)..inside(run.end))).await?;
             self.arrived_bytes.set(self.arrived_bytes.get() + (run.end - run.start));

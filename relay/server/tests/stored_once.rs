@@ -145,6 +145,27 @@ fn two_urls_and_a_torrent_are_one_file() {
 }
 
 #[test]
+fn a_reader_of_the_file_that_gives_way_notices_nothing() {
+    let origin = origin();
+    let relay = TestRelay::start("");
+    run(async {
+        add(&relay, json!({"sources": [origin.url("/one.bin")]})).await;
+        origin.behave(Behaviour { rate: Some(4 << 20), ..Behaviour::default() });
+        let request = json!({"sources": [origin.url("/other.bin")]}).to_string();
+        let id = relay.admin("POST", "/v1/contents", Some(&request)).await.1["id"].clone();
+        let url = format!("http://{}/c/{}/other.bin", relay.relay().http, id.as_str().unwrap());
+        let mut response = reqwest::get(url).await.unwrap();
+        let mut body = response.chunk().await.unwrap().unwrap().to_vec();
+        // What the socket does not take by now is sent when the file that the reader began with has no name any more.
+        wait_shared(&relay, 1).await;
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            body.extend(chunk);
+        }
+        assert!(body == origin::bytes(SEED, 0..LENGTH), "wrong bytes");
+    });
+}
+
+#[test]
 fn one_of_two_of_the_same_torrent_keeps_its_names() {
     let (origin, elsewhere) = (origin(), origin());
     let relay = TestRelay::start("");

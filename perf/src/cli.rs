@@ -31,6 +31,12 @@ pub(crate) enum Command {
     Mixed(LoadArgs),
     /// Download what the relay is still pulling from an origin of bounded rate: first byte, rate, and what the origin sent
     Faststart(LoadArgs),
+    /// Ask for ranges that are not in memory, each once a pass; the page cache is emptied of the test file alone
+    Cold(LoadArgs),
+    /// Both protocols under a cap, changed halfway: whether it holds, and how soon the new one does
+    Caps(LoadArgs),
+    /// Both protocols for a long time: whether memory grows and errors come
+    Soak(LoadArgs),
     /// Run scenario files, one after another
     Run(RunArgs),
     /// Write the test file, for a relay on another box: only such a file can be checked by --verify
@@ -134,7 +140,7 @@ pub(crate) struct Settings {
     /// Length of the ranges asked for [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) range_bytes: Option<Size>,
-    /// Length of the test file [default: 256MiB; faststart: 16MiB]
+    /// Length of the test file [default: 256MiB; faststart: 16MiB; cold: 2GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) content_bytes: Option<Size>,
     /// Which part is asked for next [default: random]
@@ -149,7 +155,7 @@ pub(crate) struct Settings {
     /// Which infohash BitTorrent peers name [default: v1]
     #[arg(long, value_name = "VERSION")]
     pub(crate) infohash: Option<InfohashName>,
-    /// Time that is measured [default: 10s]
+    /// Time that is measured [default: 10s; caps: 20s; soak: 10m; cold: a minute at most for each pass]
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Span>,
     /// Time before that, in which everything gets up to speed [default: 2s]
@@ -161,9 +167,18 @@ pub(crate) struct Settings {
     /// faststart: time before each answer of the origin, as a long way would take [default: 0ms]
     #[arg(long, value_name = "TIME")]
     pub(crate) origin_delay: Option<Span>,
-    /// faststart: pulls, each of a new content [default: 20]
+    /// faststart: pulls, each of a new content [default: 20]; cold: passes over the file [default: 3]
     #[arg(long, value_name = "COUNT")]
     pub(crate) rounds: Option<usize>,
+    /// Connections that are opened and do nothing; the load is measured without them first
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) idle: Option<usize>,
+    /// caps: bytes per second that the relay may send [default: 200MB/s]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) cap: Option<Rate>,
+    /// caps: what it may send from halfway on [default: half of that]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) cap_then: Option<Rate>,
     /// faststart: give the relay the piece hashes first; half of the clients then come by BitTorrent
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) known_hashes: Option<bool>,
@@ -208,6 +223,9 @@ impl Settings {
             origin_delay: self.origin_delay.or(base.origin_delay),
             rounds: self.rounds.or(base.rounds),
             known_hashes: self.known_hashes.or(base.known_hashes),
+            idle: self.idle.or(base.idle),
+            cap: self.cap.or(base.cap),
+            cap_then: self.cap_then.or(base.cap_then),
             verify: self.verify.or(base.verify),
             seed: self.seed.or(base.seed),
             floor: if self.floor.is_empty() { base.floor } else { self.floor },
@@ -223,6 +241,9 @@ pub(crate) enum Kind {
     Bt,
     Mixed,
     Faststart,
+    Cold,
+    Caps,
+    Soak,
 }
 
 impl Kind {
@@ -232,6 +253,9 @@ impl Kind {
             Kind::Bt => "bt",
             Kind::Mixed => "mixed",
             Kind::Faststart => "faststart",
+            Kind::Cold => "cold",
+            Kind::Caps => "caps",
+            Kind::Soak => "soak",
         }
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod cold;
 mod cores;
 mod faststart;
 mod interrupt;
@@ -49,6 +50,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bt(args) => run_load(Kind::Bt, args),
         Command::Mixed(args) => run_load(Kind::Mixed, args),
         Command::Faststart(args) => run_load(Kind::Faststart, args),
+        Command::Cold(args) => run_load(Kind::Cold, args),
+        Command::Caps(args) => run_load(Kind::Caps, args),
+        Command::Soak(args) => run_load(Kind::Soak, args),
         Command::Run(args) => run_scenarios(args),
         Command::Payload(args) => write_payload(&args).map(|()| ExitCode::SUCCESS),
     }
@@ -78,6 +82,15 @@ fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Thousands of connections need as many descriptors; the relay inherits the limit.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it cannot be raised, the first connection beyond it says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 fn refuse(error: &anyhow::Error) -> ExitCode {
     eprintln!("millrace-perf: {error:#}");
     ExitCode::from(USAGE)
@@ -86,6 +99,7 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 /// Runs all plans, reports, and fails when a floor was missed or something went wrong.
 fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::watch()?;
+    raise_descriptor_limit();
     let mut report = Report::new();
     let (runtime, reason) = load::runtime::choose();
     if let Some(reason) = reason {
@@ -99,7 +113,10 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
         }
         match plan.kind {
             Kind::Faststart => faststart::run(plan, runtime, &interrupt, &mut report)?,
-            Kind::Http | Kind::Bt | Kind::Mixed => run::run(plan, runtime, &interrupt, &mut report)?,
+            Kind::Cold => cold::run(plan, runtime, &interrupt, &mut report)?,
+            Kind::Http | Kind::Bt | Kind::Mixed | Kind::Caps | Kind::Soak => {
+                run::run(plan, runtime, &interrupt, &mut report)?
+            }
         }
     }
     write_report(&report, to)?;

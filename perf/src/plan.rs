@@ -41,9 +41,13 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) floors: Vec<Floor>,
     pub(crate) pull: PullPlan,
+    /// Connections that do nothing.
+    pub(crate) idle: usize,
+    /// caps: bytes per second, at first and from halfway on.
+    pub(crate) caps: Option<(u64, u64)>,
 }
 
-/// What faststart does besides.
+/// What faststart does besides, and how often cold passes over the file.
 #[derive(Debug, Clone)]
 pub(crate) struct PullPlan {
     /// Bytes per second; `None` is as fast as it goes.
@@ -75,11 +79,22 @@ impl Plan {
         let (http_connections, bittorrent_connections) = match kind {
             Kind::Http => (connections(16), 0),
             Kind::Bt => (0, connections(64)),
-            Kind::Mixed => (connections(16), connections(64)),
+            Kind::Mixed | Kind::Caps | Kind::Soak => (connections(16), connections(64)),
+            Kind::Cold => (connections(16), 0),
             Kind::Faststart if known_hashes => (connections(1).div_ceil(2), connections(1) / 2),
             Kind::Faststart => (connections(1), 0),
         };
-        let content_bytes = if kind == Kind::Faststart { 16 << 20 } else { 256 << 20 };
+        let content_bytes = match kind {
+            Kind::Faststart => 16 << 20,
+            Kind::Cold => 2 << 30,
+            _ => 256 << 20,
+        };
+        let duration = match kind {
+            Kind::Cold => 60,
+            Kind::Caps => 20,
+            Kind::Soak => 600,
+            _ => 10,
+        };
         let plan = Plan {
             kind,
             about: settings.about.clone().unwrap_or_default(),
@@ -96,22 +111,28 @@ impl Plan {
             range_bytes: settings.range_bytes.map_or(1 << 20, |Size(bytes)| bytes),
             content_bytes: settings.content_bytes.map_or(content_bytes, |Size(bytes)| bytes),
             order: match settings.order {
+                _ if kind == Kind::Cold => Order::Once,
                 None | Some(OrderName::Random) => Order::Random,
                 Some(OrderName::Sequential) => Order::Sequential,
             },
             rate: settings.rate,
             queue: settings.queue.unwrap_or(64),
             warm_up: settings.warm_up.map_or(Duration::from_secs(2), |span| span.0),
-            duration: settings.duration.map_or(Duration::from_secs(10), |span| span.0),
+            duration: settings.duration.map_or(Duration::from_secs(duration), |span| span.0),
             verify: settings.verify.unwrap_or(false),
             seed: settings.seed.unwrap_or(1),
             floors: settings.floor.iter().map(|text| text.parse()).collect::<anyhow::Result<_>>()?,
             pull: PullPlan {
                 origin_rate: settings.origin_rate.map(|Rate(rate)| rate).or(Some(100_000_000)),
                 origin_delay: settings.origin_delay.map_or(Duration::ZERO, |span| span.0),
-                rounds: settings.rounds.unwrap_or(20),
+                rounds: settings.rounds.unwrap_or(if kind == Kind::Cold { 3 } else { 20 }),
                 known_hashes,
             },
+            idle: settings.idle.unwrap_or(0),
+            caps: (kind == Kind::Caps).then(|| {
+                let first = settings.cap.map_or(200_000_000, |Rate(rate)| rate);
+                (first, settings.cap_then.map_or(first / 2, |Rate(rate)| rate))
+            }),
         };
         plan.bounds()?;
         Ok(plan)
@@ -142,6 +163,15 @@ impl Plan {
         }
         if self.kind == Kind::Faststart && !self.floors.is_empty() {
             bail!("--floor: faststart has none yet");
+        }
+        if self.idle > CONNECTIONS_MAX {
+            bail!("--idle: at most {CONNECTIONS_MAX}");
+        }
+        if self.caps.is_some_and(|(first, then)| first == 0 || then == 0) {
+            bail!("--cap, --cap-then: more than 0");
+        }
+        if self.kind == Kind::Caps && matches!(self.subject, Subject::Running(..)) {
+            bail!("caps starts its own relay: leave --target out");
         }
         if self.duration.is_zero() {
             bail!("--duration: more than 0");
@@ -188,11 +218,11 @@ impl Plan {
             cores: self.cores.server.clone(),
             folder: scratch.path().to_owned(),
             sources,
-            connections: self.http_connections + self.bittorrent_connections,
+            connections: self.http_connections + self.bittorrent_connections + self.idle,
             io: io.clone(),
             congestion: congestion.clone(),
             infohash: *infohash,
-            egress: None,
+            egress: self.caps.map(|(first, _)| first.to_string()),
             pull_through: None,
         }))
     }

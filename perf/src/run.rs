@@ -8,13 +8,16 @@ use anyhow::Context as _;
 use millrace_proto::units::Size;
 
 use crate::interrupt::Interrupt;
+use crate::load::Load;
+use crate::load::idle::Idle;
 use crate::load::runtime::Runtime;
-use crate::measure::{Window, measure};
+use crate::measure::caps::{CapChange, CapsHeld};
+use crate::measure::{LOOK, Window, measure, memory};
 use crate::payload::Payload;
 use crate::plan::{Plan, Subject};
-use crate::report::Report;
-use crate::server::Server;
+use crate::report::{IdleCost, Measurement, Report, gigabytes};
 use crate::server::scratch::Scratch;
+use crate::server::{Server, relay};
 
 /// Runs a plan and adds what came of it to `report`.
 ///
@@ -35,17 +38,64 @@ pub(crate) fn run(
     if plan.verify {
         report.note("every byte was checked, which costs the load CPU time");
     }
-    let window = Window {
+    let window = window(plan, &scratch, runtime);
+    let mut measurement = measure(&server, &load, &window, interrupt)?;
+    if let Some((first, then)) = plan.caps {
+        let change = measurement.changed_at_s.map(|at| (at, then));
+        measurement.caps = CapsHeld::of(&measurement.samples, first, change);
+    }
+    let mut all = vec![measurement];
+    if plan.idle > 0 {
+        all.push(beside_idle(plan, &server, &load, window, &all[0], interrupt)?);
+    }
+    for measurement in &all {
+        report.missed.extend(plan.floors.iter().filter_map(|floor| floor.missed_by(measurement)));
+    }
+    report.measurements.extend(all);
+    Ok(())
+}
+
+fn window(plan: &Plan, scratch: &Scratch, runtime: Runtime) -> Window {
+    Window {
         workload: workload(plan),
         warm_up: plan.warm_up,
         duration: plan.duration,
+        answers: None,
         runtime,
         cores: plan.cores.load.clone(),
-    };
-    let measurement = measure(&server, &load, &window, interrupt)?;
-    report.missed.extend(plan.floors.iter().filter_map(|floor| floor.missed_by(&measurement)));
-    report.measurements.push(measurement);
-    Ok(())
+        // Caps are judged by the second, to a hundredth of it.
+        look: if plan.caps.is_some() { LOOK / 10 } else { LOOK },
+        change: plan.caps.map(|(_, total)| CapChange {
+            after: plan.duration / 2,
+            admin: relay::admin_in(scratch.path()),
+            total,
+        }),
+    }
+}
+
+/// The same measurement again, beside connections that do nothing.
+fn beside_idle(
+    plan: &Plan,
+    server: &Server,
+    load: &Load,
+    window: Window,
+    without: &Measurement,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Measurement> {
+    let anonymous = || server.pid.and_then(memory::of_process).map_or(0, |memory| memory.anonymous_bytes);
+    let before = anonymous();
+    let http = server.http.as_ref().filter(|_| plan.http_connections > 0);
+    let idle = Idle::open(plan.idle, http, server, interrupt)?;
+    let grown = gigabytes(anonymous().saturating_sub(before)) * 1e9;
+    let workload = format!("{} beside {} idle", window.workload, plan.idle);
+    let mut measurement = measure(server, load, &Window { workload, ..window }, interrupt)?;
+    measurement.idle = Some(IdleCost {
+        connections: plan.idle as u64,
+        still_open: idle.open_count() as u64,
+        anonymous_bytes_each: grown / gigabytes(plan.idle as u64) / 1e9,
+        throughput_ratio: measurement.throughput() / without.throughput(),
+    });
+    Ok(measurement)
 }
 
 /// What is measured, in a few words.

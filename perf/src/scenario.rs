@@ -54,6 +54,7 @@ pub(crate) fn tiny(settings: Settings) -> Settings {
         range_bytes: size(settings.range_bytes, 1 << 20),
         connections: Some(settings.connections.unwrap_or(8).min(8)),
         rate: settings.rate.map(|rate| rate.min(200.0)),
+        idle: settings.idle.map(|idle| idle.min(50)),
         origin_rate: None,
         rounds: Some(settings.rounds.unwrap_or(2).min(2)),
         duration: Some(Span(Duration::from_millis(300))),

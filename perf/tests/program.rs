@@ -108,6 +108,8 @@ fn every_scenario_runs() {
     let measurements = report["measurements"].as_array().unwrap();
     let pulls = report["pulls"].as_array().unwrap();
     assert!(measurements.len() + pulls.len() >= scenarios.len());
+    let some = |key: &str| measurements.iter().any(|measurement| !measurement[key].is_null());
+    assert!(some("idle") && some("caps") && some("resident_before"), "a part of the report is missing");
     for pull in pulls {
         assert_eq!(pull["errors"], 0, "{pull}");
         assert_eq!(

@@ -8,7 +8,7 @@ use super::body::Body;
 use super::meter::Phase;
 use super::runtime::{Socket, yield_now};
 use super::{CONNECT, HttpLoad, Load, Order, Worker};
-use crate::payload::{Payload, Sequence};
+use crate::payload::{Payload, Sequence, mix};
 use crate::server::HttpFile;
 
 /// Longest head of an answer.
@@ -78,7 +78,7 @@ impl Connection {
     /// Asks for the next range once, on a connection of its own; when the first byte of its body came.
     pub(super) async fn run_once(mut self, worker: &Worker) -> io::Result<Instant> {
         let mut socket = worker.runtime.connect(self.file.address, CONNECT).await?;
-        let range = self.ranges.next();
+        let range = self.ranges.next().ok_or_else(|| io::Error::other("nothing to ask for"))?;
         self.write_request(range);
         socket.write_all(&self.request).await?;
         let arrival = self.read_answer(&socket, worker, range).await?;
@@ -86,7 +86,11 @@ impl Connection {
     }
 
     async fn ask(&mut self, socket: &mut Socket, worker: &Worker) -> io::Result<()> {
-        let range = self.ranges.next();
+        let Some(range) = self.ranges.next() else {
+            // All is done; what ends the load looks at it from time to time.
+            worker.runtime.sleep(super::LOOK).await;
+            return Ok(());
+        };
         let due = match &mut self.pace {
             None => Instant::now(),
             Some(pace) => {
@@ -210,9 +214,15 @@ struct Ranges {
     range_bytes: u64,
     length: u64,
     count: u64,
-    /// Sequential: the next one. Random: where they come from.
-    next: u64,
-    random: Option<Sequence>,
+    indices: Indices,
+}
+
+/// Ranges by number.
+enum Indices {
+    Sequential(u64),
+    Random(Sequence),
+    /// This connection's share of all.
+    Once(std::vec::IntoIter<u64>),
 }
 
 impl Ranges {
@@ -225,22 +235,36 @@ impl Ranges {
             range_bytes,
             length,
             count,
-            next: count * number / connections,
-            random: (load.order == Order::Random).then(|| Sequence::new(load.seed, number)),
+            indices: match load.order {
+                Order::Sequential => Indices::Sequential(count * number / connections),
+                Order::Random => Indices::Random(Sequence::new(load.seed, number)),
+                Order::Once => Indices::Once(share(load.seed, count, number, connections).into_iter()),
+            },
         }
     }
 
-    fn next(&mut self) -> Range {
-        let index = match &mut self.random {
-            Some(random) => random.next_below(self.count),
-            None => {
-                let next = (self.next + 1) % self.count;
-                std::mem::replace(&mut self.next, next)
+    /// `None` when each was asked for that should be.
+    fn next(&mut self) -> Option<Range> {
+        let index = match &mut self.indices {
+            Indices::Random(random) => random.next_below(self.count),
+            Indices::Sequential(next) => {
+                let after = (*next + 1) % self.count;
+                std::mem::replace(next, after)
             }
+            Indices::Once(indices) => indices.next()?,
         };
         let start = index % self.count * self.range_bytes;
-        Range { start, bytes: self.range_bytes.min(self.length - start) }
+        Some(Range { start, bytes: self.range_bytes.min(self.length - start) })
     }
+}
+
+/// The numbers below `count` that fall to one connection, in an order of the seed: numbers are dealt out by their mixed value, and each
+/// hand is sorted by it, so every number is in exactly one hand and no hand has an order on the disk.
+fn share(seed: u64, count: u64, connection: u64, connections: u64) -> Vec<u64> {
+    let key = |number: u64| mix(mix(seed) ^ number);
+    let mut hand: Vec<u64> = (0..count).filter(|number| key(*number) % connections == connection).collect();
+    hand.sort_unstable_by_key(|number| key(*number) / connections);
+    hand
 }
 
 /// When requests of a connection are due, so that all connections together ask at a rate.
@@ -279,7 +303,7 @@ mod tests {
     fn sequential_ranges_cover_the_file_with_a_short_one_at_its_end() {
         let (load, http) = load(Order::Sequential, 2, 100, 250);
         let mut ranges = Ranges::new(&load, &http, 1);
-        let asked: Vec<_> = (0..3).map(|_| ranges.next()).collect();
+        let asked: Vec<_> = (0..3).filter_map(|_| ranges.next()).collect();
         let range = |start, bytes| Range { start, bytes };
         assert_eq!(asked, [range(100, 100), range(200, 50), range(0, 100)]);
     }
@@ -290,7 +314,7 @@ mod tests {
         let mut ranges = Ranges::new(&load, &http, 0);
         let mut seen = [false; 11];
         for _ in 0..500 {
-            let Range { start, bytes } = ranges.next();
+            let Range { start, bytes } = ranges.next().unwrap();
             assert!(start % 100 == 0 && start + bytes <= 1050 && bytes > 0);
             seen[usize::try_from(start / 100).unwrap()] = true;
         }
@@ -300,7 +324,21 @@ mod tests {
     #[test]
     fn a_range_longer_than_the_file_is_the_file() {
         let (load, http) = load(Order::Random, 1, 1 << 20, 10);
-        assert_eq!(Ranges::new(&load, &http, 0).next(), Range { start: 0, bytes: 10 });
+        assert_eq!(Ranges::new(&load, &http, 0).next(), Some(Range { start: 0, bytes: 10 }));
+    }
+
+    #[test]
+    fn each_range_once_is_each_range_once_and_in_no_order() {
+        let (load, http) = load(Order::Once, 7, 100, 100_000);
+        let all = (0..7).flat_map(|number| {
+            let mut ranges = Ranges::new(&load, &http, number);
+            std::iter::from_fn(move || ranges.next()).map(|range| range.start)
+        });
+        let mut all: Vec<u64> = all.collect();
+        let ascents = all.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        assert!((300..700).contains(&ascents), "{ascents} of 999 steps go up");
+        all.sort_unstable();
+        assert!(all.iter().copied().eq((0..1000).map(|index| index * 100)));
     }
 
     #[track_caller]

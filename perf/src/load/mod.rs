@@ -4,6 +4,7 @@ mod bittorrent;
 mod blocks;
 mod body;
 mod http;
+pub(crate) mod idle;
 pub(crate) mod meter;
 pub(crate) mod once;
 pub(crate) mod runtime;
@@ -37,6 +38,8 @@ pub(crate) enum Order {
     Random,
     /// The one behind the last, each connection from a place of its own.
     Sequential,
+    /// Any, as the seed has it, but each once among all connections of HTTP; then nothing more.
+    Once,
 }
 
 /// HTTP connections that ask for ranges.

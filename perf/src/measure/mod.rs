@@ -1,8 +1,11 @@
 //! One measurement: warm-up, then a window in which everything is counted, on both sides.
 
+pub(crate) mod caps;
 pub(crate) mod cpu;
+pub(crate) mod disk;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod samples;
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +18,17 @@ use crate::load::{Load, Running};
 use crate::progress::Progress;
 use crate::report::{Cost, Measurement, Percentiles};
 use crate::server::Server;
-
-/// How often progress is shown and memory is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+use caps::CapChange;
+use samples::Sample;
 
 /// Longest wait for all connections to be served, beyond the warm-up.
 const GATHER: Duration = Duration::from_secs(20);
+
+/// Most samples that are kept of a window.
+const SAMPLES_MAX: u32 = 3000;
+
+/// How often a run is looked at, unless something needs it finer.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// How a measurement is made.
 #[derive(Debug, Clone)]
@@ -29,9 +37,28 @@ pub(crate) struct Window {
     pub(crate) workload: String,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
+    /// Ends the window earlier, once so many answers have come.
+    pub(crate) answers: Option<u64>,
     pub(crate) runtime: Runtime,
     /// Cores of the load; a thread on each.
     pub(crate) cores: Vec<usize>,
+    /// How often a sample is taken and progress shown.
+    pub(crate) look: Duration,
+    /// What is changed while it runs.
+    pub(crate) change: Option<CapChange>,
+}
+
+impl Window {
+    /// An ordinary one, in which nothing changes.
+    pub(crate) fn steady(
+        workload: String,
+        warm_up: Duration,
+        duration: Duration,
+        runtime: Runtime,
+        cores: Vec<usize>,
+    ) -> Self {
+        Window { workload, warm_up, duration, answers: None, runtime, cores, look: LOOK, change: None }
+    }
 }
 
 /// Everything that is read at both edges of the window.
@@ -40,6 +67,7 @@ struct Reading {
     totals: Totals,
     server_cpu: Option<Duration>,
     load_cpu: Duration,
+    disk_bytes: Option<u64>,
 }
 
 impl Reading {
@@ -50,7 +78,13 @@ impl Reading {
                 Some(cpu::of_tree(pid).with_context(|| format!("{} (process {pid}) is gone", server.name))?)
             }
         };
-        Ok(Reading { at: Instant::now(), totals: running.board.totals(), server_cpu, load_cpu: cpu::own() })
+        Ok(Reading {
+            at: Instant::now(),
+            totals: running.board.totals(),
+            server_cpu,
+            load_cpu: cpu::own(),
+            disk_bytes: server.pid.and_then(disk::read_by),
+        })
     }
 }
 
@@ -66,18 +100,31 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Measurement> {
     let progress = Progress::start(&window.workload, window.warm_up + window.duration);
     let running = load.start(window.runtime, &window.cores);
-    let mut watch =
-        Watch { running: &running, interrupt, progress: &progress, memory: None, pid: server.pid };
+    let mut watch = Watch::new(&running, interrupt, &progress, server.pid, window);
     watch.until(Instant::now() + window.warm_up, || false)?;
     let wanted = load.connections() as u64;
-    watch.until(Instant::now() + GATHER, || running.board.totals().connections >= wanted)?;
+    if window.answers.is_none() {
+        watch.until(Instant::now() + GATHER, || running.board.totals().connections >= wanted)?;
+    }
 
-    watch.memory = None;
     let before = Reading::take(server, &running)?;
     running.board.enter(Phase::Measured);
-    watch.until(before.at + window.duration, || false)?;
+    watch.begin(&before);
+    let enough = || {
+        let answered = running.board.totals().since(&before.totals).answers();
+        window.answers.is_some_and(|answers| answered >= answers)
+    };
+    let changed_at_s = match &window.change {
+        None => None,
+        Some(change) => {
+            watch.until(before.at + change.after, enough)?;
+            change.apply()?;
+            Some(before.at.elapsed().as_secs_f64())
+        }
+    };
+    watch.until(before.at + window.duration, enough)?;
     let after = Reading::take(server, &running)?;
-    let memory = watch.memory;
+    let samples = watch.samples;
     progress.finish();
 
     let board = running.board.clone();
@@ -85,34 +132,36 @@ pub(crate) fn measure(
     let totals = after.totals.since(&before.totals);
     if totals.answers() == 0 {
         let errors = board.errors();
-        bail!(
-            "{} answered nothing: {}",
-            server.name,
-            errors.first().map_or("no error either", String::as_str)
-        );
+        let first = errors.first().map_or("no error either", String::as_str);
+        bail!("{} answered nothing: {first}", server.name);
     }
-    let seconds = (after.at - before.at).as_secs_f64();
-    let server_cpu =
-        before.server_cpu.zip(after.server_cpu).map(|(before, after)| after.saturating_sub(before));
+    let spent = before.server_cpu.zip(after.server_cpu).map(|(before, after)| after.saturating_sub(before));
+    let disk = before.disk_bytes.zip(after.disk_bytes).map(|(before, after)| after.saturating_sub(before));
     Ok(Measurement {
         workload: window.workload.clone(),
         server: server.name.clone(),
         version: server.version.clone(),
         connections: wanted,
         connections_served: board.totals().connections.min(wanted),
-        seconds,
+        seconds: (after.at - before.at).as_secs_f64(),
         http_bytes: totals.http_bytes,
         bittorrent_bytes: totals.bittorrent_bytes,
         requests: totals.requests,
         blocks: totals.blocks,
         errors: board.totals().errors,
         error_texts: board.errors(),
-        server_cpu: server_cpu.map(|cpu| Cost::of(cpu, totals.bytes())),
+        server_cpu: spent.map(|cpu| Cost::of(cpu, totals.bytes())),
         load_cpu: Cost::of(after.load_cpu.saturating_sub(before.load_cpu), totals.bytes()),
         http: Percentiles::of(&recorded.http),
         bittorrent: Percentiles::of(&recorded.bittorrent),
-        memory,
+        memory: samples::most_memory(&samples),
+        disk_bytes: disk,
         runtime: window.runtime,
+        changed_at_s,
+        samples,
+        idle: None,
+        caps: None,
+        resident_before: None,
     })
 }
 
@@ -121,29 +170,61 @@ struct Watch<'a> {
     running: &'a Running,
     interrupt: &'a Interrupt,
     progress: &'a Progress,
-    /// The most that the server had so far.
-    memory: Option<memory::Memory>,
     pid: Option<u32>,
+    look: Duration,
+    /// Since when samples are taken, and from which counts on.
+    begun: Option<(Instant, Totals)>,
+    every: Duration,
+    samples: Vec<Sample>,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    fn new(
+        running: &'a Running,
+        interrupt: &'a Interrupt,
+        progress: &'a Progress,
+        pid: Option<u32>,
+        window: &Window,
+    ) -> Self {
+        let (look, every) = (window.look, window.look.max(window.duration / SAMPLES_MAX));
+        Watch { running, interrupt, progress, pid, look, begun: None, every, samples: Vec::new() }
+    }
+
+    fn begin(&mut self, reading: &Reading) {
+        self.begun = Some((reading.at, reading.totals));
+        self.samples.clear();
+    }
+
     fn until(&mut self, deadline: Instant, enough: impl Fn() -> bool) -> anyhow::Result<()> {
         loop {
             self.interrupt.check()?;
             if self.running.has_failed() {
                 bail!("a load thread ended");
             }
-            self.progress.show(&self.running.board.totals());
-            if let Some(now) = self.pid.and_then(memory::of_process) {
-                let most = self.memory.get_or_insert(now);
-                most.resident_bytes = most.resident_bytes.max(now.resident_bytes);
-                most.anonymous_bytes = most.anonymous_bytes.max(now.anonymous_bytes);
-            }
+            let totals = self.running.board.totals();
+            self.progress.show(&totals);
+            self.sample(&totals);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || enough() {
                 return Ok(());
             }
-            std::thread::sleep(left.min(LOOK));
+            std::thread::sleep(left.min(self.look));
+        }
+    }
+
+    fn sample(&mut self, totals: &Totals) {
+        let Some((begun, from)) = &self.begun else { return };
+        let at = begun.elapsed();
+        let due = self.every.saturating_mul(u32::try_from(self.samples.len()).unwrap_or(u32::MAX));
+        if at >= due {
+            let counted = totals.since(from);
+            let memory = self.pid.and_then(memory::of_process).unwrap_or_default();
+            self.samples.push(Sample {
+                at_s: at.as_secs_f64(),
+                bytes: counted.bytes(),
+                errors: counted.errors,
+                memory,
+            });
         }
     }
 }

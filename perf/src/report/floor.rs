@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use millrace_proto::units::{Rate, Size};
 
 use super::Measurement;
+use crate::measure::samples::memory_growth;
 
 /// A quantity with the side on which it is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +19,11 @@ enum Quantity {
     P99Ms,
     P999Ms,
     Memory,
+    MemoryGrowth,
     Errors,
 }
 
-const NAMES: [(&str, Quantity); 9] = [
+const NAMES: [(&str, Quantity); 10] = [
     ("throughput", Quantity::Throughput),
     ("requests-per-second", Quantity::RequestsPerSecond),
     ("cpu-per-gb", Quantity::CpuPerGb),
@@ -30,6 +32,7 @@ const NAMES: [(&str, Quantity); 9] = [
     ("p99-ms", Quantity::P99Ms),
     ("p999-ms", Quantity::P999Ms),
     ("memory", Quantity::Memory),
+    ("memory-growth", Quantity::MemoryGrowth),
     ("errors", Quantity::Errors),
 ];
 
@@ -53,7 +56,9 @@ impl FromStr for Floor {
             found.with_context(|| format!("--floor {text}: `{name}` is none of {}", known()))?;
         let limit = match quantity {
             Quantity::Throughput => value.parse().map(|Rate(rate)| rate as f64).map_err(anyhow::Error::from),
-            Quantity::Memory => value.parse().map(|Size(size)| size as f64).map_err(anyhow::Error::from),
+            Quantity::Memory | Quantity::MemoryGrowth => {
+                value.parse().map(|Size(size)| size as f64).map_err(anyhow::Error::from)
+            }
             _ => value.parse::<f64>().map_err(anyhow::Error::from),
         };
         let limit = limit.with_context(|| format!("--floor {text}"))?;
@@ -77,6 +82,7 @@ impl Floor {
             Quantity::P999Ms => (measurement.slowest().map(|latency| latency.p999_ms), false),
             #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53 bytes")]
             Quantity::Memory => (measurement.memory.map(|memory| memory.resident_bytes as f64), false),
+            Quantity::MemoryGrowth => (memory_growth(&measurement.samples), false),
             #[expect(clippy::cast_precision_loss, reason = "errors of a run are far below 2^53")]
             Quantity::Errors => (Some(measurement.errors as f64), false),
         };

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::load::runtime::Runtime;
+use crate::measure::caps::CapsHeld;
 use crate::measure::latency::{Latencies, Summary};
 use crate::measure::memory::Memory;
+use crate::measure::samples::Sample;
 
 /// What one run delivered and what it cost. Bytes are those of the content, without heads and frames; a GB is 10^9 of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,8 +46,33 @@ pub(crate) struct Measurement {
     pub(crate) bittorrent: Option<Percentiles>,
     /// The most that the server had at one time.
     pub(crate) memory: Option<Memory>,
+    /// Bytes that the server had read from disks; `None` where that cannot be seen.
+    pub(crate) disk_bytes: Option<u64>,
     /// What drove the load.
     pub(crate) runtime: Runtime,
+    /// Seconds into the window when a setting was changed.
+    pub(crate) changed_at_s: Option<f64>,
+    /// The course of the window.
+    #[serde(default)]
+    pub(crate) samples: Vec<Sample>,
+    /// What connections that did nothing cost, where there were any.
+    pub(crate) idle: Option<IdleCost>,
+    /// How caps held, where some were set.
+    pub(crate) caps: Option<CapsHeld>,
+    /// cold: share of the files that was in memory at the start.
+    pub(crate) resident_before: Option<f64>,
+}
+
+/// What connections that did nothing cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct IdleCost {
+    pub(crate) connections: u64,
+    /// Those that the server had not closed at the end.
+    pub(crate) still_open: u64,
+    /// Anonymous memory of the server for each.
+    pub(crate) anonymous_bytes_each: f64,
+    /// Throughput beside them, for each byte of that without them.
+    pub(crate) throughput_ratio: f64,
 }
 
 /// CPU time.
@@ -189,6 +216,12 @@ pub(crate) mod tests {
             bittorrent: None,
             memory: Some(Memory { resident_bytes: 300 << 20, anonymous_bytes: 20 << 20 }),
             runtime: Runtime::Uring,
+            disk_bytes: Some(0),
+            changed_at_s: None,
+            samples: Vec::new(),
+            idle: None,
+            caps: None,
+            resident_before: None,
         }
     }
 

@@ -4,7 +4,12 @@ use std::fmt;
 
 use millrace_proto::units::{Rate, Size};
 
+use crate::measure::caps::{CapHeld, CapsHeld};
+
 use super::{Measurement, Percentiles, Report};
+
+/// Growth of memory in less than this says nothing.
+const SOAK_SECONDS: f64 = 30.0;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,6 +94,32 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
         let (resident, anonymous) = (Size(memory.resident_bytes), Size(memory.anonymous_bytes));
         rows.push(("server memory", format!("{resident} resident, {anonymous} of its own")));
     }
+    if let Some(growth) = crate::measure::samples::memory_growth(&measurement.samples)
+        && measurement.seconds >= SOAK_SECONDS
+    {
+        rows.push((
+            "memory growth",
+            format!("{:+.1} MiB of its own since the second quarter", growth / 1_048_576.0),
+        ));
+    }
+    if let Some(share) = measurement.resident_before {
+        rows.push(("in memory at the start", format!("{:.1} %", share * 100.0)));
+        if let Some(bytes) = measurement.disk_bytes {
+            let ratio = super::gigabytes(bytes) / super::gigabytes(measurement.bytes());
+            rows.push(("read from disk", format!("{} ({ratio:.2} × what was delivered)", Size(bytes))));
+        }
+    }
+    if let Some(idle) = measurement.idle {
+        rows.push((
+            "idle connections",
+            format!("{}, {} still open at the end", idle.connections, idle.still_open),
+        ));
+        rows.push(("  memory of each", format!("{:.0} bytes", idle.anonymous_bytes_each)));
+        rows.push(("  throughput beside them", format!("{:.3} × that without", idle.throughput_ratio)));
+    }
+    if let Some(held) = measurement.caps {
+        rows.extend(cap_rows(&held));
+    }
     let (served, wanted) = (measurement.connections_served, measurement.connections);
     if served < wanted {
         rows.push(("connections served", format!("{served} of {wanted}")));
@@ -100,6 +131,20 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
 pub(crate) fn percentiles(summary: &crate::measure::latency::Summary) -> String {
     let crate::measure::latency::Summary { p50_ms, p99_ms, p999_ms, max_ms, .. } = summary;
     format!("p50 {p50_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  max {max_ms:.1}")
+}
+
+fn cap_rows(held: &CapsHeld) -> Vec<(&'static str, String)> {
+    let text = |cap: CapHeld| {
+        let CapHeld { cap, worst_second, mean } = cap;
+        format!("{}: worst second {worst_second:.4} ×, mean {mean:.4} ×", Rate(cap))
+    };
+    let mut rows = vec![("cap", text(held.before))];
+    if let Some(after) = held.after {
+        let in_force = held.in_force_ms.map_or("never".into(), |time| format!("after {time:.0} ms"));
+        rows.push(("cap after the change", text(after)));
+        rows.push(("  in force at the client", in_force));
+    }
+    rows
 }
 
 /// A rate as people read it.

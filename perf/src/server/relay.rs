@@ -81,7 +81,16 @@ pub(crate) struct Relay {
     pub(crate) remote: Remote,
 }
 
+/// The admin socket of a relay whose things are in `folder`.
+pub(crate) fn admin_in(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
+}
+
 impl RelayPlan {
+    fn admin(&self) -> PathBuf {
+        admin_in(&self.folder)
+    }
+
     /// Starts it and waits until it is ready to serve.
     ///
     /// # Errors
@@ -92,11 +101,7 @@ impl RelayPlan {
         std::fs::write(&config, self.config()).context("writing the relay's configuration")?;
         let mut command = Command::new(&self.program);
         command.arg("serve").args(&self.sources).arg("--config").arg(&config);
-        command
-            .arg("--store")
-            .arg(self.folder.join("store"))
-            .arg("--admin")
-            .arg(self.folder.join("admin.sock"));
+        command.arg("--store").arg(self.folder.join("store")).arg("--admin").arg(self.admin());
         command.args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"]);
         command.args(["--public-url", &format!("http://{http}/")]);
         let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
@@ -127,14 +132,15 @@ impl RelayPlan {
     pub(crate) fn add(&self, url: &str, metainfo: &Path) -> anyhow::Result<ContentStatus> {
         let mut command = Command::new(&self.program);
         command.args(["add", url, "--json", "--metainfo"]).arg(metainfo);
-        let output = command.arg("--admin").arg(self.folder.join("admin.sock")).output()?;
+        let output = command.arg("--admin").arg(self.admin()).output()?;
         if !output.status.success() {
             bail!("{NAME} add: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         serde_json::from_slice(&output.stdout).context("the answer of add")
     }
 
-    /// Limits that leave the measuring to what is measured: one address holds every connection, and all of them are served.
+    /// Limits that leave the measuring to what is measured: one address holds every connection, all of them are served, and idle ones
+    /// stay.
     fn config(&self) -> String {
         let connections = (self.connections * 2).max(16_384);
         let slots = self.connections.max(512);
@@ -142,7 +148,8 @@ impl RelayPlan {
             .pull_through
             .map_or_else(String::new, |origin| format!("[origins.perf]\nurl = \"http://{origin}/\"\n"));
         format!(
-            "{origins}[limits]\nconnections = {connections}\nconnections-per-address = {connections}\nupload-slots = {slots}\n"
+            "{origins}[limits]\nconnections = {connections}\nconnections-per-address = {connections}\nupload-slots = {slots}\n\
+             idle-timeout = 3600\npeer-idle-timeout = 3600\n"
         )
     }
 }

@@ -91,6 +91,9 @@ pub struct ServeArgs {
     /// How pulls write files: auto, uring or pwrite [default: auto: pwrite, which takes less CPU]
     #[arg(long, value_name = "KIND")]
     pub ingest_io: Option<String>,
+    /// Congestion control of what is sent, such as bbr or cubic [default: the system's]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
     /// How to write the log: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,

@@ -52,13 +52,14 @@ pub fn has_ipv6() -> bool {
 
 /// Opens one TCP listener for each of `shards`; port 0 lets the kernel choose one port for all. Returns the address they have.
 ///
-/// `flag` is what the error tells the operator to change.
+/// `congestion` names the congestion control of their connections. `flag` is what the error tells the operator to change.
 ///
 /// # Errors
 /// The port is taken, or the address is not this machine's.
 pub fn tcp(
     address: SocketAddr,
     shards: usize,
+    congestion: Option<&str>,
     flag: &'static str,
 ) -> Result<(SocketAddr, Vec<OwnedFd>), ListenError> {
     let failed = |error| ListenError::from(error, address, flag);
@@ -68,8 +69,9 @@ pub fn tcp(
     let address = local(&taken).map_err(failed)?;
     drop(taken);
     let failed = |error| ListenError::from(error, address, flag);
-    let listeners =
-        (0..shards).map(|_| make_listener(address, true, None).map_err(failed)).collect::<Result<_, _>>()?;
+    let listeners = (0..shards)
+        .map(|_| make_listener(address, true, congestion).map_err(failed))
+        .collect::<Result<_, _>>()?;
     Ok((address, listeners))
 }
 
@@ -134,21 +136,21 @@ mod tests {
 
     #[test]
     fn one_port_for_all_shards() {
-        let (address, listeners) = tcp(loopback(0), 3, "--http").unwrap();
+        let (address, listeners) = tcp(loopback(0), 3, Some("reno"), "--http").unwrap();
         assert_ne!(address.port(), 0);
         assert_eq!(listeners.len(), 3);
     }
 
     #[test]
     fn a_second_relay_does_not_join_the_group_of_the_first() {
-        let (address, _listeners) = tcp(loopback(0), 2, "--http").unwrap();
-        let error = tcp(address, 2, "--bt").unwrap_err().to_string();
+        let (address, _listeners) = tcp(loopback(0), 2, None, "--http").unwrap();
+        let error = tcp(address, 2, None, "--bt").unwrap_err().to_string();
         assert!(error.contains("in use") && error.contains("--bt"), "{error}");
     }
 
     #[test]
     fn an_address_of_another_machine_is_refused() {
-        let error = tcp(SocketAddr::new([192, 0, 2, 1].into(), 0), 1, "--http").unwrap_err();
+        let error = tcp(SocketAddr::new([192, 0, 2, 1].into(), 0), 1, None, "--http").unwrap_err();
         assert!(matches!(error, ListenError::Refused { .. }), "{error}");
     }
 }

@@ -257,10 +257,10 @@ struct Sockets {
 impl Sockets {
     fn open(config: &Config) -> Result<Self, StartError> {
         let shards = config.cores.len();
-        let http = listen::tcp(config.http, shards, "--http")?;
-        let bittorrent = listen::tcp(config.bittorrent, shards, "--bt")?;
+        let http = listen::tcp(config.http, shards, config.congestion.as_deref(), "--http")?;
+        let bittorrent = listen::tcp(config.bittorrent, shards, config.congestion.as_deref(), "--bt")?;
         let udp = listen::udp(bittorrent.0, "--bt")?;
-        let metrics = config.metrics.map(|address| listen::tcp(address, 1, "--metrics")).transpose()?;
+        let metrics = config.metrics.map(|address| listen::tcp(address, 1, None, "--metrics")).transpose()?;
         let metrics = metrics.and_then(|(_, listeners)| listeners.into_iter().next()).map(Into::into);
         Ok(Sockets { http, bittorrent, udp, metrics })
     }

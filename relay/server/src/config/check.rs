@@ -8,6 +8,7 @@ use std::time::Duration;
 use millrace_engine::limits::Limits;
 use millrace_pagecache::waiting::SHARDS_MAX;
 use millrace_proto::units::{Rate, Size};
+use socket2::{Domain, Socket, Type};
 use url::Url;
 
 use super::check_socket_path;
@@ -16,6 +17,9 @@ use super::{
     BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
 };
 use crate::cli::ServeArgs;
+
+/// Where the kernel lists its congestion controls.
+const CONGESTION_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
 /// Where a value stands.
 enum Place<'a> {
@@ -141,6 +145,10 @@ impl Config {
             },
             io,
             ingest_io,
+            congestion: optional(
+                lookup.either("congestion", args.congestion.as_deref(), &file.congestion),
+                congestion_control,
+            )?,
             log_format: optional(
                 lookup.either("log-format", args.log_format.as_deref(), log_format),
                 log_kind,
@@ -234,6 +242,19 @@ fn ingest_io_kind(text: &str, io: Io) -> Result<IngestIo, String> {
         "uring" => Ok(IngestIo::Uring),
         "pwrite" => Ok(IngestIo::Pwrite),
         _ => Err("write auto, uring or pwrite".into()),
+    }
+}
+
+/// A congestion control that this process may set: which ones depends on the kernel's modules and on privilege, and only setting one
+/// tells (tcp(7)).
+fn congestion_control(text: &str) -> Result<String, String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|error| error.to_string())?;
+    match socket.set_tcp_congestion(text.as_bytes()) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{error}; the kernel has {}",
+            std::fs::read_to_string(CONGESTION_CONTROLS).unwrap_or_default().trim()
+        )),
     }
 }
 
@@ -373,6 +394,7 @@ mod tests {
         check_error("[origins.a]\nurl = \"ftp://x/\"\n", &["relay.toml:2: origins.a.url", "https"]);
         check_error("origin-ca = \"/nonexistent/ca.pem\"\n", &["relay.toml:1: origin-ca", "No such file"]);
         check_error("[origins.a]\n", &["relay.toml:1", "url"]);
+        check_error("congestion = \"warp\"", &["relay.toml:1: congestion", "`warp`"]);
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);
         check_error("ingest-io = \"ring\"", &["relay.toml:1: ingest-io", "auto, uring or pwrite"]);

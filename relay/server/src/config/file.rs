@@ -52,6 +52,7 @@ pub(super) struct File {
     pub(super) cores: Entry,
     pub(super) io: Entry,
     pub(super) ingest_io: Entry,
+    pub(super) congestion: Entry,
     pub(super) log_format: Entry,
     pub(super) origin_ca: Entry,
     #[serde(default)]

@@ -97,6 +97,8 @@ pub struct Config {
     pub io: Io,
     /// How ingest is to write files; never [`IngestIo::Uring`] with [`Io::Epoll`].
     pub ingest_io: IngestIo,
+    /// The congestion control of listening sockets, which accepted ones inherit; `None` is the system's.
+    pub congestion: Option<String>,
     /// How to write the log.
     pub log_format: LogFormat,
     /// Bounds of each shard.

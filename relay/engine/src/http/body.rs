@@ -131,7 +131,7 @@ impl Body {
         (offset < end).then_some((offset, end))
     }
 
-    /// Queues more. Called with an empty output.
+    /// Queues more, behind nothing but the head.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> Fill {
         let before = cx.output.bytes();
         loop {

@@ -158,7 +158,7 @@ impl Session {
         Ok(())
     }
 
-    /// Puts more of the body into the output. False when it has to wait.
+    /// Puts more of the body into the output. False when it has to wait, or there is no body.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let State::Sending { body, keep_alive, park } = &mut self.state else { return Ok(false) };
         match body.fill(cx) {
@@ -171,6 +171,8 @@ impl Session {
             }
             // The reader must not take what it has for the whole (RFC 9112 §8).
             Fill::Lost => return Err(End::Reset(Reason::ContentLost)),
+            // The head alone is queued, of an answer without bytes.
+            Fill::Finished if !cx.output.is_empty() => return Ok(false),
             Fill::Finished => {
                 let goes_on = *keep_alive;
                 cx.output.release();
@@ -268,7 +270,9 @@ impl Session {
             // An idle connection holds no buffer.
             self.input = Vec::new();
         }
-        taken
+        taken?;
+        // Head and first bytes go out together: alone, the head would be a segment of its own.
+        self.fill(cx).map(|_| ())
     }
 }
 

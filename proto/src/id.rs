@@ -10,6 +10,9 @@ use data_encoding::{BASE32_NOPAD, HEXLOWER_PERMISSIVE};
 #[error("not a content id (26 lower-case base32 characters) or infohash (40 or 64 hex characters)")]
 pub struct ParseIdError;
 
+/// Characters of a content id: 128 bits, five a character.
+const CONTENT_ID_CHARS: usize = 26;
+
 /// 128 random bits that name a content on every relay, from the moment it is added.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentId(pub [u8; 16]);
@@ -45,7 +48,10 @@ pub enum ContentName {
 
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
+        let mut text = [0; CONTENT_ID_CHARS];
+        BASE32_NOPAD.encode_mut(&self.0, &mut text);
+        text.make_ascii_lowercase();
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -59,11 +65,14 @@ impl FromStr for ContentId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        if text.len() != 26 || text.bytes().any(|b| b.is_ascii_uppercase()) {
+        let mut upper: [u8; CONTENT_ID_CHARS] = text.as_bytes().try_into().map_err(|_| ParseIdError)?;
+        if upper.iter().any(u8::is_ascii_uppercase) {
             return Err(ParseIdError);
         }
-        let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| ParseIdError)?;
-        bytes.try_into().map(ContentId).map_err(|_| ParseIdError)
+        upper.make_ascii_uppercase();
+        let mut id = [0; 16];
+        BASE32_NOPAD.decode_mut(&upper, &mut id).map_err(|_| ParseIdError)?;
+        Ok(ContentId(id))
     }
 }
 

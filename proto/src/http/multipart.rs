@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::range::{ByteRange, RangeSet};
-use super::response::{ContentRange, Cursor, HeadTooLong};
+use super::response::{Cursor, HeadTooLong};
 
 /// Bytes of a boundary.
 const BOUNDARY_BYTES: usize = 32;
@@ -71,12 +71,13 @@ impl Multipart<'_> {
         let mut out = Cursor { buffer, length: 0, overflow: false };
         let Some(range) = self.ranges.as_slice().get(index).copied() else { return Ok(0) };
         out.format(format_args!(
-            "{}--{}\r\nContent-Type: {}\r\nContent-Range: {}\r\n\r\n",
+            "{}--{}\r\nContent-Type: {}\r\nContent-Range: ",
             line_break_before(index),
             self.boundary,
             self.media_type,
-            ContentRange { range, length: self.length },
         ));
+        out.content_range(range, self.length);
+        out.put(b"\r\n\r\n");
         if out.overflow { Err(HeadTooLong) } else { Ok(out.length) }
     }
 

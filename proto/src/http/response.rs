@@ -36,10 +36,20 @@ impl<'b> HeadWriter<'b> {
     #[must_use]
     pub fn new(buffer: &'b mut [u8], status: u16, date: &HttpDate) -> Self {
         let mut out = Cursor { buffer, length: 0, overflow: false };
-        out.format(format_args!("HTTP/1.1 {status} {}\r\nDate: ", reason_phrase(status)));
+        out.put(b"HTTP/1.1 ");
+        out.number(u64::from(status));
+        out.put(b" ");
+        out.put(reason_phrase(status).as_bytes());
+        out.put(b"\r\nDate: ");
         out.put(date.as_bytes());
         out.put(b"\r\nServer: millrace\r\n");
         Self { out }
+    }
+
+    /// Writes field lines alone, to be kept and copied into heads by [`HeadWriter::prepared`]. End with [`HeadWriter::finish_lines`].
+    #[must_use]
+    pub fn lines(buffer: &'b mut [u8]) -> Self {
+        Self { out: Cursor { buffer, length: 0, overflow: false } }
     }
 
     /// Writes a field whose name is ours.
@@ -60,17 +70,23 @@ impl<'b> HeadWriter<'b> {
 
     /// `Content-Length`: bytes of the body, or for `HEAD` and 304 what the body of a `GET` would have.
     pub fn content_length(&mut self, bytes: u64) -> &mut Self {
-        self.field("Content-Length", bytes)
+        self.out.put(b"Content-Length: ");
+        self.out.number(bytes);
+        self.out.put(b"\r\n");
+        self
     }
 
     /// `Transfer-Encoding: chunked`, for content whose length is not known.
     pub fn chunked(&mut self) -> &mut Self {
-        self.field("Transfer-Encoding", "chunked")
+        self.line("Transfer-Encoding: chunked\r\n")
     }
 
     /// `Content-Range` of a single 206 (RFC 9110 §14.4).
     pub fn content_range(&mut self, range: ByteRange, length: u64) -> &mut Self {
-        self.field("Content-Range", ContentRange { range, length })
+        self.out.put(b"Content-Range: ");
+        self.out.content_range(range, length);
+        self.out.put(b"\r\n");
+        self
     }
 
     /// `Content-Range` of a 416: `bytes */length`.
@@ -80,7 +96,7 @@ impl<'b> HeadWriter<'b> {
 
     /// `Accept-Ranges: bytes` (RFC 9110 §14.3), or `none` while the length is unknown.
     pub fn accept_ranges(&mut self, accepted: bool) -> &mut Self {
-        self.field("Accept-Ranges", if accepted { "bytes" } else { "none" })
+        self.line(if accepted { "Accept-Ranges: bytes\r\n" } else { "Accept-Ranges: none\r\n" })
     }
 
     /// `ETag`, quotes included (RFC 9110 §8.8.3).
@@ -153,18 +169,19 @@ impl<'b> HeadWriter<'b> {
     /// `Connection`, where the default of the request's version would say something else (RFC 9112 §9.3).
     pub fn connection(&mut self, keep_alive: bool, minor_version: u8) -> &mut Self {
         match (keep_alive, minor_version) {
-            (false, _) => self.field("Connection", "close"),
-            (true, 0) => self.field("Connection", "keep-alive"),
+            (false, _) => self.line("Connection: close\r\n"),
+            (true, 0) => self.line("Connection: keep-alive\r\n"),
             (true, _) => self,
         }
     }
 
     /// Lets pages of any site read the answer and the fields that a downloader needs (WHATWG Fetch §3.3).
     pub fn cors(&mut self) -> &mut Self {
-        self.field("Access-Control-Allow-Origin", "*").field(
-            "Access-Control-Expose-Headers",
-            "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Link, Repr-Digest, Retry-After",
-        )
+        self.line(concat!(
+            "Access-Control-Allow-Origin: *\r\n",
+            "Access-Control-Expose-Headers: Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ",
+            "ETag, Link, Repr-Digest, Retry-After\r\n",
+        ))
     }
 
     /// The answer to a preflight: reading methods, and the fields of ranges and conditions, for a day.
@@ -183,26 +200,27 @@ impl<'b> HeadWriter<'b> {
         self.field("Cache-Control", directives)
     }
 
+    /// Writes whole lines of ours.
+    fn line(&mut self, line: &str) -> &mut Self {
+        self.out.put(line.as_bytes());
+        self
+    }
+
     /// Ends the head and tells its length in bytes.
     ///
     /// # Errors
     /// [`HeadTooLong`] when the buffer could not hold it; what it holds is then not to be sent.
     pub fn finish(mut self) -> Result<usize, HeadTooLong> {
         self.out.put(b"\r\n");
-        if self.out.overflow { Err(HeadTooLong) } else { Ok(self.out.length) }
+        self.finish_lines()
     }
-}
 
-/// The value of `Content-Range`, whose last position is inclusive (RFC 9110 §14.4).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ContentRange {
-    pub(super) range: ByteRange,
-    pub(super) length: u64,
-}
-
-impl fmt::Display for ContentRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bytes {}-{}/{}", self.range.start, self.range.end.saturating_sub(1), self.length)
+    /// Ends what [`HeadWriter::lines`] began, and tells its length in bytes.
+    ///
+    /// # Errors
+    /// As [`HeadWriter::finish`].
+    pub fn finish_lines(self) -> Result<usize, HeadTooLong> {
+        if self.out.overflow { Err(HeadTooLong) } else { Ok(self.out.length) }
     }
 }
 
@@ -223,6 +241,32 @@ impl Cursor<'_> {
             }
             _ => self.overflow = true,
         }
+    }
+
+    /// Writes a number in decimal. `write!` would cost as much as the rest of a head.
+    pub(super) fn number(&mut self, mut number: u64) {
+        let mut digits = [0; 20];
+        let mut start = digits.len();
+        loop {
+            start -= 1;
+            // The remainder is below ten.
+            digits[start] = b"0123456789"[(number % 10) as usize];
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        self.put(&digits[start..]);
+    }
+
+    /// Writes the value of `Content-Range`, whose last position is inclusive (RFC 9110 §14.4).
+    pub(super) fn content_range(&mut self, range: ByteRange, length: u64) {
+        self.put(b"bytes ");
+        self.number(range.start);
+        self.put(b"-");
+        self.number(range.end.saturating_sub(1));
+        self.put(b"/");
+        self.number(length);
     }
 
     /// Writes text of ours, line breaks included.

@@ -75,12 +75,13 @@ impl<'a> Path<'a> {
     /// An escape without two hexadecimal digits, an escaped NUL or `/`, a bare `\`, or a segment that is `.` or `..` once decoded.
     pub fn parse(path: &'a str) -> Result<Self, TargetError> {
         let segments = path.strip_prefix('/').ok_or(TargetError)?;
-        // No byte of a URI (RFC 3986 §2), and what reads URLs as browsers do takes it for a `/`.
-        if path.contains('\\') {
+        // No bytes of a URI (RFC 3986 §2), and what reads URLs as browsers do takes `\` for a `/`.
+        if path.bytes().any(|b| matches!(b, b'\\' | 0)) {
             return Err(TargetError);
         }
+        let is_escaped = path.contains('%');
         for segment in segments.split('/').map(Escaped) {
-            if !segment.is_valid() || segment.bytes().any(|b| matches!(b, 0 | b'/')) {
+            if is_escaped && (!segment.is_valid() || segment.bytes().any(|b| matches!(b, 0 | b'/'))) {
                 return Err(TargetError);
             }
             if segment == "." || segment == ".." {

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;
+use millrace_proto::http::date::HttpDate;
 use millrace_proto::id::ContentId;
 
 use crate::bittorrent::choker::Choker;
 use crate::bittorrent::swarm::Swarm;
 use crate::catalog::Catalog;
 use crate::counters::{Counters, Reason};
+use crate::http::Prepared;
 use crate::ids::{ConnId, Now, ShardId};
 use crate::ledger::Ledger;
 use crate::limits::Limits;
@@ -31,6 +33,19 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) random: Random,
     pub(crate) draining: bool,
+    pub(crate) prepared: Prepared,
+    /// The `Date` of answers.
+    pub(crate) date: HttpDate,
+}
+
+impl Shared {
+    /// `Date` of an answer given now, formatted once a second.
+    pub(crate) fn date(&mut self, now: Now) -> &HttpDate {
+        if self.date.unix_seconds() != now.unix_s {
+            self.date = HttpDate::from_unix(now.unix_s);
+        }
+        &self.date
+    }
 }
 
 /// How this relay presents itself to peers.

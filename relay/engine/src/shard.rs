@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use millrace_proto::http::date::HttpDate;
 use millrace_proto::id::ContentId;
 
 use crate::bittorrent;
@@ -128,6 +129,8 @@ impl Shard {
             identity: config.identity,
             random: Random::new(config.seed),
             draining: false,
+            prepared: http::Prepared::default(),
+            date: HttpDate::from_unix(0),
         };
         Shard {
             shared,

@@ -70,7 +70,12 @@ impl<'a> Plan<'a> {
         heads: Option<&'a Heads>,
         residency: Residency,
     ) -> Result<Self, Obstacle> {
-        let mut plan = Plan { runs: Vec::with_capacity(output.segments().min(RUNS_MAX)), files: Vec::new(), has_heads: false, bytes: 0 };
+        let mut plan = Plan {
+            runs: Vec::with_capacity(output.segments().min(RUNS_MAX)),
+            files: Vec::new(),
+            has_heads: false,
+            bytes: 0,
+        };
         for part in output.parts() {
             let left = bytes_max - plan.bytes;
             if left == 0 || plan.runs.len() >= RUNS_MAX {

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
 use millrace_proto::http::conditional::{self, Outcome, Validators};
-use millrace_proto::http::date::HttpDate;
-use millrace_proto::http::media_type;
 use millrace_proto::http::multipart::Boundary;
 use millrace_proto::http::problem;
 use millrace_proto::http::range::{self, ByteRange, Ranges};
 use millrace_proto::http::request::{Method, Refusal, Request};
-use millrace_proto::http::response::{Disposition, HeadWriter};
+use millrace_proto::http::response::HeadWriter;
 use millrace_proto::http::target::encode_segment;
 
 use crate::event::Document;
@@ -19,10 +17,11 @@ use crate::op::Question;
 use crate::session::{Context, End};
 
 use super::body::{Body, Parts};
+use super::file_fields::FileFields;
 use super::route::Place;
 
 /// Room for a head. The longest holds a redirect to a name of 255 bytes, each escaped.
-const HEAD_BYTES: usize = 4096;
+pub(super) const HEAD_BYTES: usize = 4096;
 
 /// Seconds after which a client should ask again for a paused content.
 const PAUSED_RETRY_S: u32 = 30;
@@ -47,8 +46,7 @@ fn head(
     write: impl FnOnce(&mut HeadWriter<'_>),
 ) {
     let mut buffer = [0; HEAD_BYTES];
-    let date = HttpDate::from_unix(cx.now.unix_s);
-    let mut writer = HeadWriter::new(&mut buffer, status, &date);
+    let mut writer = HeadWriter::new(&mut buffer, status, cx.shared.date(cx.now));
     write(&mut writer);
     writer.cors();
     let keep_alive = request.is_some_and(|request| request.keep_alive) && !cx.shared.draining;
@@ -159,11 +157,11 @@ pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) ->
         State::Removed => return Ok(problem(cx, request, 404, "This content was removed.", None)),
         State::Queued | State::Pulling | State::Complete | State::Failed => {}
     }
-    let etag = etag(&place);
-    let validators = Validators { etag: etag.as_bytes(), last_modified: content.last_modified() };
+    let fields = cx.shared.prepared.of(&place);
+    let validators = Validators { etag: fields.etag.as_bytes(), last_modified: content.last_modified() };
     match conditional::evaluate(request, &validators) {
         Outcome::NotModified => {
-            file_head(cx, request, &place, 304, &etag, |_| {});
+            file_head(cx, request, &content, 304, &fields, |_| {});
             Ok(Reply::Whole)
         }
         Outcome::PreconditionFailed => {
@@ -171,12 +169,12 @@ pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) ->
         }
         Outcome::Proceed { use_range } => match content.layout().file(place.file) {
             // It ends where it ends, also for those who ask between its end and its settling.
-            _ if content.is_growing() => growing(cx, request, place, &etag),
+            _ if content.is_growing() => growing(cx, request, place, &fields),
             Some(span) => {
                 let (base, length) = (span.offset, span.length);
                 let wanted = request.range.filter(|_| use_range);
                 let ranges = wanted.map_or(Ranges::Whole, |value| range::select(value, length));
-                sized(cx, request, place, &etag, Sized { base, length, ranges })
+                sized(cx, request, place, &fields, Sized { base, length, ranges })
             }
             None => Ok(problem(cx, request, 404, "No file of this name is here.", None)),
         },
@@ -195,7 +193,7 @@ fn sized(
     cx: &mut Context<'_>,
     request: &Request<'_>,
     place: Place,
-    etag: &str,
+    fields: &FileFields,
     Sized { base, length, ranges }: Sized,
 ) -> Result<Reply, End> {
     let whole = ByteRange { start: 0, end: length };
@@ -211,8 +209,7 @@ fn sized(
             Some(range) => (206, Parts::single(range)),
             None => {
                 let bits = u128::from(cx.shared.random.next()) << 64 | u128::from(cx.shared.random.next());
-                let name = file_name(&place);
-                (206, Parts::multi(set, length, media_type::of(name), Boundary::from_random(bits)))
+                (206, Parts::multi(set, length, fields.media_type, Boundary::from_random(bits)))
             }
         },
     };
@@ -222,17 +219,17 @@ fn sized(
     {
         return Ok(reply);
     }
-    file_head(cx, request, &place, status, etag, |head| {
+    file_head(cx, request, &place.content, status, fields, |head| {
         head.accept_ranges(true).content_length(body.content_length());
         match body.parts() {
             Parts::Single(range) if status == 206 => {
-                head.content_type(media_type::of(file_name(&place))).content_range(*range, length);
+                head.content_type(fields.media_type).content_range(*range, length);
             }
             Parts::Multi(multi) => {
                 head.content_type(&multi.content_type());
             }
             _ => {
-                head.content_type(media_type::of(file_name(&place)));
+                head.content_type(fields.media_type);
             }
         }
     });
@@ -240,7 +237,12 @@ fn sized(
 }
 
 /// A file whose origin tells no length: whole and chunked, without ranges (RFC 9112 §7.1).
-fn growing(cx: &mut Context<'_>, request: &Request<'_>, place: Place, etag: &str) -> Result<Reply, End> {
+fn growing(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    place: Place,
+    fields: &FileFields,
+) -> Result<Reply, End> {
     let chunked = request.minor_version > 0;
     // Without chunks only the end of the connection says where the file ends (RFC 9112 §6.3).
     let request = &Request { keep_alive: request.keep_alive && chunked, ..*request };
@@ -250,8 +252,8 @@ fn growing(cx: &mut Context<'_>, request: &Request<'_>, place: Place, etag: &str
     {
         return Ok(reply);
     }
-    file_head(cx, request, &place, 200, etag, |head| {
-        head.accept_ranges(false).content_type(media_type::of(file_name(&place)));
+    file_head(cx, request, &place.content, 200, fields, |head| {
+        head.accept_ranges(false).content_type(fields.media_type);
         if chunked {
             head.chunked();
         }
@@ -291,57 +293,21 @@ fn wait_for_first_byte(
     Some(Reply::Wait(Some(place.clone())))
 }
 
-/// The fields that every answer about a file carries.
+/// The head of an answer about a file; `write` adds what this answer alone carries.
 fn file_head(
     cx: &mut Context<'_>,
     request: &Request<'_>,
-    place: &Place,
+    content: &Content,
     status: u16,
-    etag: &str,
+    fields: &FileFields,
     write: impl FnOnce(&mut HeadWriter<'_>),
 ) {
-    let content = &place.content;
-    let name = file_name(place);
-    let is_single = content.layout().files().len() == 1;
-    let sha256 = content.sha256().filter(|_| is_single);
+    let sha256 = content.sha256().filter(|_| request.want_digest && content.layout().files().len() == 1);
     head(cx, Some(request), status, |head| {
-        head.etag(etag.as_bytes());
-        if let Some(modified) = content.last_modified() {
-            head.last_modified(&HttpDate::from_unix(modified));
-        }
-        head.content_disposition(Disposition::Inline, name).cache_control("public, no-transform");
-        let id = content.id();
-        head.field(
-            "Link",
-            format_args!("</c/{id}.meta4>; rel=describedby; type=\"application/metalink4+xml\""),
-        );
-        if content.metainfo().is_some() {
-            head.field(
-                "Link",
-                format_args!("</c/{id}.torrent>; rel=describedby; type=\"application/x-bittorrent\""),
-            );
-        }
-        head.prepared(content.links());
+        head.prepared(&fields.lines);
         if let Some(sha256) = sha256 {
-            head.repr_digest(sha256);
-            if request.want_digest {
-                head.digest(sha256);
-            }
+            head.digest(sha256);
         }
         write(head);
     });
-}
-
-/// The content's tag, and which of its files: strong, and fixed before the first byte.
-fn etag(place: &Place) -> String {
-    let tag = place.content.etag().trim_matches('"');
-    match place.content.layout().files().len() {
-        1 => format!("\"{tag}\""),
-        _ => format!("\"{tag}-{}\"", place.file.0),
-    }
-}
-
-fn file_name(place: &Place) -> &str {
-    let file = place.content.layout().file(place.file);
-    file.and_then(|file| file.path.last()).map_or("download", String::as_str)
 }

@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod file_fields;
 mod route;
 
 use millrace_proto::http::request::{self, Body as RequestBody, Parsed, Request};
@@ -17,12 +18,17 @@ use crate::op::Op;
 use crate::session::{Context, End, Step};
 use crate::shard::{Deadline, after};
 
+pub(crate) use file_fields::Prepared;
+
 use answer::Reply;
 use body::{Body, Fill};
 use route::Place;
 
 /// Input is no longer received once this many bytes wait, in units of the largest head.
 const INPUT_HEADS_MAX: usize = 2;
+
+/// Room for input that a connection keeps while it is idle: most requests of downloaders fit, and need no allocation.
+const INPUT_BYTES_KEPT: usize = 512;
 
 /// What a session is doing.
 #[derive(Debug)]
@@ -195,9 +201,11 @@ impl Session {
 
     /// Takes the next request from the input. False when there is none yet.
     fn next_request(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        match request::parse(&self.input, &head_limits(&cx.shared.limits)) {
+        let input = std::mem::take(&mut self.input);
+        match request::parse(&input, &head_limits(&cx.shared.limits)) {
             Parsed::NeedMore if self.input_ended => Err(End::Now(Reason::PeerClosed)),
             Parsed::NeedMore => {
+                self.input = input;
                 if !self.receiving {
                     self.receiving = true;
                     cx.ops.push(Op::Receive { conn: cx.conn });
@@ -209,10 +217,11 @@ impl Session {
                 answer::refusal(cx, refusal);
                 Err(End::AfterOutput(Reason::BadRequest))
             }
-            Parsed::Request { .. } => {
+            Parsed::Request { head_bytes, request } => {
                 cx.shared.counters.requests.increment();
                 self.asked = cx.now;
-                self.with_request(cx, route::answer)?;
+                let begun = self.answer(cx, &request, route::answer)?;
+                self.put_back(input, if begun { head_bytes } else { 0 });
                 Ok(!matches!(self.state, State::Asking | State::Waiting { .. }))
             }
         }
@@ -232,7 +241,7 @@ impl Session {
         })
     }
 
-    /// Lets `act` answer the request at the start of the input, and takes the request away when its answer has begun.
+    /// Lets `act` answer the request that waits at the start of the input, and takes it away when its answer has begun.
     fn with_request(
         &mut self,
         cx: &mut Context<'_>,
@@ -243,36 +252,49 @@ impl Session {
         else {
             unreachable!("the head was parsed before, and has not changed")
         };
+        let begun = self.answer(cx, &request, act)?;
+        self.put_back(input, if begun { head_bytes } else { 0 });
+        Ok(())
+    }
+
+    /// Lets `act` answer a request. False when the answer cannot begin yet.
+    fn answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        act: impl FnOnce(&mut Context<'_>, &Request<'_>) -> Result<Reply, End>,
+    ) -> Result<bool, End> {
         // A body that nobody reads cannot be told from the next request: answer, and end (RFC 9112 §9.3).
         let keep_alive = request.keep_alive && request.body == RequestBody::None && !cx.shared.draining;
-        let reply = act(cx, &request)?;
-        self.input = input;
-        let taken = match reply {
+        match act(cx, request)? {
             Reply::Ask(question) => {
                 cx.ops.push(Op::Ask { conn: cx.conn, question });
                 self.state = State::Asking;
-                return Ok(());
+                return Ok(false);
             }
             Reply::Wait(place) => {
                 let give_up = after(cx.now, cx.shared.limits.park_timeout, Reason::ParkedTooLong);
                 self.state = State::Waiting { place, give_up };
-                return Ok(());
+                return Ok(false);
             }
-            Reply::Whole => self.end_of_answer(cx, keep_alive),
+            Reply::Whole => self.end_of_answer(cx, keep_alive)?,
             Reply::Body(body) => {
                 let keep_alive = keep_alive && body.is_framed();
                 self.state = State::Sending { body, keep_alive, park: None };
-                Ok(())
+                // Head and first bytes go out together: alone, the head would be a segment of its own.
+                self.fill(cx)?;
             }
-        };
-        self.input.drain(..head_bytes);
-        if self.input.is_empty() {
-            // An idle connection holds no buffer.
-            self.input = Vec::new();
         }
-        taken?;
-        // Head and first bytes go out together: alone, the head would be a segment of its own.
-        self.fill(cx).map(|_| ())
+        Ok(true)
+    }
+
+    /// Gives the input back without its first `taken` bytes.
+    fn put_back(&mut self, mut input: Vec<u8>, taken: usize) {
+        input.drain(..taken);
+        // An idle connection holds no more than the room of a usual request.
+        if !input.is_empty() || input.capacity() <= INPUT_BYTES_KEPT {
+            self.input = input;
+        }
     }
 }
 

@@ -100,6 +100,7 @@ impl<F: FnMut(Outward)> Driver<F> {
         while !self.shard.is_drained() {
             let count = self.wait(&mut events)?;
             self.now = clock::now();
+            self.sender.begin_turn(self.now);
             for event in &events[..count] {
                 self.handle_readiness(event)?;
             }
@@ -107,7 +108,6 @@ impl<F: FnMut(Outward)> Driver<F> {
             self.read_mail();
             self.deliver(Event::Turn);
             self.listeners.wake(&self.epoll, self.now)?;
-            self.sender.close_idle_files(self.now);
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             self.counters.loop_durations.record_ns(loop_ns);
         }

@@ -109,10 +109,10 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             self.submit_standing_requests();
             self.wait()?;
             self.now = clock::now();
+            self.sender.begin_turn(self.now);
             self.reap(&mut reaped);
             self.read_mail();
             self.deliver(Event::Turn);
-            self.sender.close_idle_files(self.now);
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             self.counters.loop_durations.record_ns(loop_ns);
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use millrace_engine::output::{Output, Part};
 use millrace_pagecache::OpenFile;
 use millrace_pagecache::content::Content;
-use millrace_pagecache::disk::residency::resident;
 use millrace_pagecache::layout::SliceSource;
 use millrace_proto::peer::message::{BLOCK_BYTES, BLOCK_HEAD_BYTES};
 
 use crate::header_table::Heads;
+use crate::kept::KeptFiles;
 use crate::outcome::{Absent, Residency};
 
 /// Runs planned for one call at most: several pipes full of the smallest parts.
@@ -69,6 +69,7 @@ impl<'a> Plan<'a> {
         bytes_max: u64,
         heads: Option<&'a Heads>,
         residency: Residency,
+        kept: &mut KeptFiles,
     ) -> Result<Self, Obstacle> {
         let mut plan = Plan {
             runs: Vec::with_capacity(output.segments().min(RUNS_MAX)),
@@ -90,7 +91,8 @@ impl<'a> Plan<'a> {
                 }
                 Part::Extent { offset, bytes } => {
                     let content = output.content();
-                    if content.is_none_or(|content| !plan.push_extent(content, offset, bytes.min(left))) {
+                    if content.is_none_or(|content| !plan.push_extent(content, offset, bytes.min(left), kept))
+                    {
                         break;
                     }
                 }
@@ -100,7 +102,7 @@ impl<'a> Plan<'a> {
             return Err(Obstacle::Unreadable);
         }
         if residency == Residency::Ask {
-            plan.cut_before_absent()?;
+            plan.cut_before_absent(kept)?;
         }
         Ok(plan)
     }
@@ -118,11 +120,6 @@ impl<'a> Plan<'a> {
     /// Whether bytes of a file are among it.
     pub(crate) fn has_files(&self) -> bool {
         !self.files.is_empty()
-    }
-
-    /// The files it sends from.
-    pub(crate) fn files(&self) -> &[Arc<OpenFile>] {
-        &self.files
     }
 
     /// How many runs.
@@ -177,7 +174,7 @@ impl<'a> Plan<'a> {
     }
 
     /// False where the extent, or its rest, cannot be read.
-    fn push_extent(&mut self, content: &Content, offset: u64, bytes: u64) -> bool {
+    fn push_extent(&mut self, content: &Content, offset: u64, bytes: u64, kept: &mut KeptFiles) -> bool {
         let mut pushed = 0;
         // Neighbouring slices are of different files, so a file is looked up once an extent.
         for slice in content.layout().slices(offset, bytes) {
@@ -185,7 +182,7 @@ impl<'a> Plan<'a> {
                 SliceSource::Padding => Source::Zeros,
                 SliceSource::File(index, at) => {
                     let Ok(file) = content.file(index) else { return false };
-                    match self.number_of(file) {
+                    match self.number_of(file, kept) {
                         Some(number) => Source::File(number, at),
                         None => return false,
                     }
@@ -197,12 +194,12 @@ impl<'a> Plan<'a> {
         pushed == bytes
     }
 
-    /// The number of `file` in this plan. None for one that was changed since it was imported, which is asked once a plan.
-    fn number_of(&mut self, file: Arc<OpenFile>) -> Option<usize> {
+    /// The number of `file` in this plan. None for one that was changed since it was imported, which is asked once a loop.
+    fn number_of(&mut self, file: Arc<OpenFile>, kept: &mut KeptFiles) -> Option<usize> {
         if let Some(number) = self.files.iter().rposition(|known| Arc::ptr_eq(known, &file)) {
             return Some(number);
         }
-        if !file.unchanged().unwrap_or(false) {
+        if !kept.lease(&file) {
             return None;
         }
         self.files.push(file);
@@ -212,11 +209,11 @@ impl<'a> Plan<'a> {
     /// Leaves out everything from the first byte on that is not in memory, or may not be: where the kernel does not tell, the bytes are
     /// brought in each time, since a shard that waits for a disk makes all its clients wait. Blocks that follow each other in a file, as peers ask for
     /// them, are asked about together: a probe for each block would cost more than it saves.
-    fn cut_before_absent(&mut self) -> Result<(), Obstacle> {
+    fn cut_before_absent(&mut self, kept: &mut KeptFiles) -> Result<(), Obstacle> {
         let mut start = 0;
         while let Some(asked) = self.neighbours(start) {
             let file = &self.files[asked.file];
-            if resident(file.file(), asked.offset, asked.bytes) != Some(true) {
+            if !kept.resident(file, asked.offset, asked.bytes) {
                 if asked.first == 0 {
                     let Neighbours { offset, bytes, .. } = asked;
                     return Err(Obstacle::Absent(Absent { file: Arc::clone(file), offset, bytes }));

@@ -106,12 +106,11 @@ impl Sender {
             (Some(_), Some(content)) => Some(self.headers.of_piece_length(content.layout().piece_bytes())),
             _ => None,
         };
-        let plan = match Plan::new(output, bytes_max, heads.as_ref(), residency) {
+        let plan = match Plan::new(output, bytes_max, heads.as_ref(), residency, &mut self.kept) {
             Ok(plan) => plan,
             Err(Obstacle::Unreadable) => return Outcome::Sent(Sent::Unreadable),
             Err(Obstacle::Absent(absent)) => return Outcome::Absent(absent),
         };
-        self.kept.keep(plan.files());
         let large = plan.has_heads() || output.bytes() >= REFERENCE_BYTES_MIN;
         let progress = match self.references.as_mut().filter(|_| large && plan.has_files()) {
             Some(references) => {
@@ -133,13 +132,13 @@ impl Sender {
         })
     }
 
-    /// Closes files that nothing was sent from lately, so that what was removed from the store gives its space back. To be called in
-    /// every loop; it acts about once a second.
-    pub fn close_idle_files(&mut self, now: Now) {
-        self.kept.close_idle(now);
+    /// Begins a loop of the shard: what was learnt about files grows old, and those that nothing was sent from lately are closed, so that
+    /// what was removed from the store gives its space back.
+    pub fn begin_turn(&mut self, now: Now) {
+        self.kept.begin_turn(now);
     }
 
-    /// When [`close_idle_files`](Sender::close_idle_files) is due although nothing happens, in monotonic nanoseconds.
+    /// When [`begin_turn`](Sender::begin_turn) is due although nothing happens, in monotonic nanoseconds.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         self.kept.deadline_ns()

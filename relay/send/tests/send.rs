@@ -206,7 +206,7 @@ fn a_parked_reader_gets_the_right_bytes_though_the_file_is_gone() {
         drop(output);
         stored.remove();
         for second in [10, 20] {
-            bench.close_idle_files(Now { monotonic_ns: second * 1_000_000_000, unix_s: 0 });
+            bench.begin_turn(Now { monotonic_ns: second * 1_000_000_000, unix_s: 0 });
         }
         drop(bench);
         drop(socket);

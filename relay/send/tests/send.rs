@@ -254,8 +254,9 @@ fn a_file_written_by_its_owner_is_not_sent_any_more() {
             panic!("{path}: nothing is wrong yet")
         };
         output.consume(bytes);
-        // The bytes are as they were, but nobody can know that.
+        // The bytes are as they were, but nobody can know that. It is asked once a loop.
         stored.touch(0);
+        bench.begin_turn(Now { monotonic_ns: 1, unix_s: 0 });
         assert!(matches!(bench.send(&socket, &output, 10_000), Outcome::Sent(Sent::Unreadable)), "{path}");
     }
 }
@@ -316,5 +317,36 @@ fn what_is_not_in_memory_is_said_to_be_absent_and_can_be_brought_in() {
             }
         }
         assert!(reader.join().unwrap() == expected);
+    }
+}
+
+#[test]
+fn what_was_in_memory_is_asked_about_again_after_a_second() {
+    let stored = stored();
+    for path in PATHS {
+        let mut bench = Bench::new(path);
+        let mut output = Output::default();
+        output.lease(&stored.content);
+        output.push_extent(0, 10_000);
+        let ask = |bench: &mut Bench, output: &Output| {
+            let (socket, _reader) = tcp_pair(None);
+            bench.sender.send(std::os::fd::AsFd::as_fd(&socket), output, 1_000, Residency::Ask)
+        };
+        stored.read_into_memory(0);
+        bench.begin_turn(Now { monotonic_ns: 1_000_000_000, unix_s: 0 });
+        let sent = ask(&mut bench, &output);
+        assert!(matches!(sent, Outcome::Sent(Sent::Bytes { bytes: 1_000, .. })), "{path}: {sent:?}");
+        output.consume(1_000);
+        // Pages stay while sockets, closed though they are, hold on to them.
+        if !(0..10_000).any(|_| stored.drop_from_memory(0)) {
+            writeln!(std::io::stderr(), "skipped: the page cache cannot be dropped here").ok();
+            return;
+        }
+        let sent = ask(&mut bench, &output);
+        assert!(matches!(sent, Outcome::Sent(_)), "{path}: it was there a moment ago: {sent:?}");
+        assert!((0..10_000).any(|_| stored.drop_from_memory(0)), "{path}: it could be dropped before");
+        bench.begin_turn(Now { monotonic_ns: 2_100_000_000, unix_s: 0 });
+        let Outcome::Absent(absent) = ask(&mut bench, &output) else { panic!("{path}: absent") };
+        assert_eq!((absent.offset, absent.bytes), (1_000, 1_000));
     }
 }

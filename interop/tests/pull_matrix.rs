@@ -255,7 +255,7 @@ fn aria2_uses_both_protocols_of_a_metalink_at_once() {
         until(&path, PATIENCE, || Some(matrix.relay.get(&path)).filter(|answer| answer.status == 200));
     let file = matrix.scratch.file("build.meta4", &metalink.body);
     // A rate that neither protocol can use up at once, so that one is not done before the other has begun.
-    let rate = format!("--max-overall-download-limit={}", (matrix.length / 6).max(8_000_000));
+    let rate = format!("--max-overall-download-limit={}", matrix.length / 6);
     let folder = matrix.scratch.folder("metalink");
     let before = matrix.relay.served(&content.id);
     matrix.check(aria2::start(&file.display().to_string(), &folder, &[&rate, "--split=2"]));

@@ -90,6 +90,9 @@ pub(crate) struct ReportArgs {
     /// Write results as JSON; `-` is standard output, instead of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write results as a page with plots, one file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// What is measured and how. What is not said is decided in [`crate::plan`].
@@ -137,6 +140,9 @@ pub(crate) struct Settings {
     /// Connections; with faststart, clients [default: 16 of HTTP, 64 of BitTorrent; faststart: 1]
     #[arg(long, value_name = "COUNT")]
     pub(crate) connections: Option<usize>,
+    /// Measure with each of these numbers of connections in turn, such as 1,16,256
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) sweep: Vec<usize>,
     /// Length of the ranges asked for [default: 1MiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) range_bytes: Option<Size>,
@@ -211,6 +217,7 @@ impl Settings {
             congestion: self.congestion.or(base.congestion),
             folder: self.folder.or(base.folder),
             connections: self.connections.or(base.connections),
+            sweep: if self.sweep.is_empty() { base.sweep } else { self.sweep },
             range_bytes: self.range_bytes.or(base.range_bytes),
             content_bytes: self.content_bytes.or(base.content_bytes),
             order: self.order.or(base.order),

@@ -61,10 +61,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn run_load(kind: Kind, args: LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = || {
         let base = args.scenario.as_deref().map(|path| scenario::read_for(path, kind)).transpose()?;
-        Plan::check(kind, &args.settings.over(base.unwrap_or_default()), &cores::allowed()?)
+        Plan::check_all(kind, &args.settings.over(base.unwrap_or_default()), &cores::allowed()?)
     };
     match plan() {
-        Ok(plan) => run_plans(&[plan], &args.report),
+        Ok(plans) => run_plans(&plans, &args.report),
         Err(error) => Ok(refuse(&error)),
     }
 }
@@ -74,10 +74,10 @@ fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
         let settings = args.settings.clone().over(scenario::read(path)?);
         let kind = settings.kind.with_context(|| format!("{}: kind is missing", path.display()))?;
         let settings = if args.tiny { scenario::tiny(settings) } else { settings };
-        Plan::check(kind, &settings, &cores::allowed()?).with_context(|| path.display().to_string())
+        Plan::check_all(kind, &settings, &cores::allowed()?).with_context(|| path.display().to_string())
     };
-    match args.scenarios.iter().map(plan).collect::<anyhow::Result<Vec<Plan>>>() {
-        Ok(plans) => run_plans(&plans, &args.report),
+    match args.scenarios.iter().map(plan).collect::<anyhow::Result<Vec<Vec<Plan>>>>() {
+        Ok(plans) => run_plans(&plans.concat(), &args.report),
         Err(error) => Ok(refuse(&error)),
     }
 }
@@ -132,6 +132,10 @@ fn write_report(report: &Report, to: &ReportArgs) -> anyhow::Result<()> {
         } else {
             std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
         }
+    }
+    if let Some(path) = &to.html {
+        let page = report::html::page(report);
+        std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
     if to.json.as_deref() != stdout {
         write!(std::io::stdout(), "{report}")?;

@@ -67,6 +67,28 @@ pub(crate) enum Subject {
 }
 
 impl Plan {
+    /// One plan, or one for each number of connections of a sweep.
+    ///
+    /// # Errors
+    /// As [`Plan::check`].
+    pub(crate) fn check_all(
+        kind: Kind,
+        settings: &Settings,
+        cores_allowed: &[usize],
+    ) -> anyhow::Result<Vec<Plan>> {
+        if settings.sweep.is_empty() {
+            return Ok(vec![Plan::check(kind, settings, cores_allowed)?]);
+        }
+        let plan = |connections: &usize| {
+            Plan::check(
+                kind,
+                &Settings { connections: Some(*connections), ..settings.clone() },
+                cores_allowed,
+            )
+        };
+        settings.sweep.iter().map(plan).collect()
+    }
+
     /// Checks settings, with the cores that this process may use.
     ///
     /// # Errors
@@ -285,6 +307,14 @@ mod tests {
         check_refused(Settings { floor: vec!["speed=1".into()], ..base() }, "speed");
         let target = Some("http://127.0.0.1:1/".into());
         check_refused(Settings { target, io: Some("epoll".into()), ..base() }, "--io");
+    }
+
+    #[test]
+    fn a_sweep_is_a_plan_for_each_number_of_connections() {
+        let settings = Settings { sweep: vec![1, 8], connections: Some(3), ..Settings::default() };
+        let plans = Plan::check_all(Kind::Http, &settings, &[0, 1]).unwrap();
+        assert_eq!(plans.iter().map(|plan| plan.http_connections).collect::<Vec<_>>(), [1, 8]);
+        assert!(Plan::check_all(Kind::Http, &Settings { sweep: vec![0], ..settings }, &[0, 1]).is_err());
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Results: one [`Measurement`] for each run, a [`Report`] of all, for people as a table and for machines as JSON.
+//! Results: one [`Measurement`] for each run, a [`Report`] of all, for people as a table and a page, for machines as JSON.
 
 pub(crate) mod floor;
+pub(crate) mod html;
 pub(crate) mod machine;
 pub(crate) mod pull;
+pub(crate) mod svg;
 pub(crate) mod table;
 
 use std::time::Duration;

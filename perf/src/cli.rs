@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Caps(LoadArgs),
     /// Both protocols for a long time: whether memory grows and errors come
     Soak(LoadArgs),
+    /// Measure our relay and other servers that are installed here side by side: nginx, libtorrent, Transmission, rqbit
+    Compare(crate::compare::CompareArgs),
     /// Run scenario files, one after another
     Run(RunArgs),
     /// Write the test file, for a relay on another box: only such a file can be checked by --verify

@@ -3,6 +3,7 @@
 
 mod cli;
 mod cold;
+mod compare;
 mod cores;
 mod faststart;
 mod interrupt;
@@ -10,6 +11,7 @@ mod load;
 mod measure;
 mod origin;
 mod payload;
+mod peers;
 mod plan;
 mod progress;
 mod report;
@@ -53,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cold(args) => run_load(Kind::Cold, args),
         Command::Caps(args) => run_load(Kind::Caps, args),
         Command::Soak(args) => run_load(Kind::Soak, args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => run_scenarios(args),
         Command::Payload(args) => write_payload(&args).map(|()| ExitCode::SUCCESS),
     }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use millrace_proto::peer::extension::{self, ExtensionHandshake, ExtensionIds};
@@ -27,6 +28,7 @@ const REQUEST_BYTES: usize = 17;
 /// One peer, over however many connections.
 pub(super) struct Leecher {
     torrent: Torrent,
+    address: SocketAddr,
     peer_id: [u8; 20],
     blocks: Blocks,
     queue: usize,
@@ -81,6 +83,7 @@ impl Leecher {
         }
         Leecher {
             torrent: bittorrent.torrent.clone(),
+            address: bittorrent.torrent.address_for(number),
             peer_id,
             blocks: Blocks::new(piece_bytes, length, load.order, load.seed, number, bittorrent.connections),
             queue: bittorrent.queue.max(1),
@@ -106,7 +109,7 @@ impl Leecher {
 
     /// Downloads until `enough` bytes have come, or for ever; when the first of them did.
     async fn download(&mut self, worker: &Worker, enough: Option<u64>) -> io::Result<Option<Instant>> {
-        let socket = &mut worker.runtime.connect(self.torrent.address, CONNECT).await?;
+        let socket = &mut worker.runtime.connect(self.address, CONNECT).await?;
         self.session = Session { queue_max: QUEUE_UNLESS_TOLD, ..Session::default() };
         self.blocks.reset();
         self.open(socket).await?;

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::interrupt::Interrupt;
 
 /// Time a server may take to start, or to end when told to.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time between two looks at something that cannot be waited for otherwise.
 const LOOK: Duration = Duration::from_millis(10);
@@ -42,6 +42,25 @@ pub(crate) struct Torrent {
     pub(crate) piece_bytes: u32,
     /// Bytes of the content, in the order of the torrent.
     pub(crate) length: u64,
+    /// Whether each leecher shall ask at an address of its own, counted from `address`, for a server that keeps one connection to an address.
+    /// Where connections come from the address that they go to, it then knows each leecher by another one.
+    pub(crate) one_address_each: bool,
+}
+
+impl Torrent {
+    /// Where the leecher of this number connects to.
+    pub(crate) fn address_for(&self, leecher: usize) -> SocketAddr {
+        match self.address {
+            SocketAddr::V4(address) if self.one_address_each => {
+                let number = u32::try_from(leecher).unwrap_or(0);
+                SocketAddr::new(
+                    Ipv4Addr::from_bits(address.ip().to_bits().wrapping_add(number)).into(),
+                    address.port(),
+                )
+            }
+            address => address,
+        }
+    }
 }
 
 /// Something that serves one content, started by us or not.

@@ -112,6 +112,7 @@ impl Remote {
             infohash: infohash.with_context(|| format!("{path} has no infohash of that version"))?,
             piece_bytes: metainfo.info.piece_bytes,
             length: metainfo.info.length,
+            one_address_each: false,
         })
     }
 }

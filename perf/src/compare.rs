@@ -1,0 +1,110 @@
+//! `compare`: our relay against other programs, side by side on this machine, one run of each after the other, over and over.
+
+mod contest;
+pub(crate) mod network;
+mod outcome;
+mod residency;
+mod rows;
+mod spread;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use millrace_proto::units::Size;
+
+use crate::cli::{ReportArgs, Span};
+use crate::cores::{self, Split};
+use crate::interrupt::Interrupt;
+use crate::load::runtime;
+use contest::Contest;
+use outcome::Comparison;
+
+/// `compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// P1 to P4 with shorter runs: ten minutes at most
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// What to compare, such as P1,P3 [default: everything]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) rows: Option<String>,
+    /// Runs of each server
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub(crate) repeats: usize,
+    /// Time measured in each run [default: 5s, with --quick 2s]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) duration: Option<Span>,
+    /// Length of the test file
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) content_bytes: Size,
+    /// Congestion control of every connection
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    pub(crate) congestion: String,
+    /// The relay program to start [default: millrace-relay beside this program, or in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) relay: Option<PathBuf>,
+    /// How the relay talks to the kernel: auto, uring or epoll [default: auto]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) io: Option<String>,
+    /// Cores for the server, such as 0 or 0-1 [default: the first]
+    #[arg(long, alias = "server-cores", value_name = "LIST")]
+    pub(crate) server_core: Option<String>,
+    /// Cores for the load, a thread on each [default: all others]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) load_cores: Option<String>,
+    /// Folder for the test file, on the disk to be measured [default: where temporary files go]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) report: ReportArgs,
+}
+
+/// What `--quick` compares.
+const QUICK: &str = "P1,P2,P3,P4";
+
+/// Shortest test file: leechers ask for pieces of it at random, which shall not come from the processor's cache.
+const CONTENT_BYTES_MIN: u64 = 16 << 20;
+
+/// Compares.
+///
+/// # Errors
+/// What keeps anything from being compared; a peer that is absent does not.
+pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let rows = rows::choose(args.rows.as_deref().or(args.quick.then_some(QUICK)))?;
+    if args.repeats == 0 {
+        bail!("--repeats: at least 1");
+    }
+    if args.content_bytes.0 < CONTENT_BYTES_MIN {
+        bail!("--content-bytes: at least {}", Size(CONTENT_BYTES_MIN));
+    }
+    let cores =
+        Split::choose(args.server_core.as_deref(), args.load_cores.as_deref(), false, &cores::allowed()?)?;
+    let mut comparison = Comparison::new(args.repeats);
+    // Before any thread is started: they stay where they were.
+    let own_network = match network::enter(&args.congestion) {
+        Ok(()) => true,
+        Err(error) => {
+            let system = network::of_accepted().unwrap_or_else(|_| "an unknown one".into());
+            comparison.note(format!("no network of our own ({error:#}), so every server uses the system's congestion control, {system}"));
+            false
+        }
+    };
+    if cores.overlap() {
+        comparison.note(
+            "server and load share cores, and so take time from each other: give this two cores or more",
+        );
+    }
+    let interrupt = Interrupt::watch()?;
+    let (runtime, reason) = runtime::choose();
+    if let Some(reason) = reason {
+        comparison.note(format!("the load is driven by epoll, since io_uring cannot be used here: {reason}"));
+    }
+    let duration = args.duration.map_or(Duration::from_secs(if args.quick { 2 } else { 5 }), |span| span.0);
+    let contest = Contest { args, cores, runtime, duration, own_network, interrupt };
+    contest.run(&rows, &mut comparison)?;
+    comparison.write(&args.report)?;
+    Ok(if comparison.owes_nothing() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,276 @@
+//! Carrying out a row: every server is started, then each is measured in turn, and again, so that what changes on the machine meanwhile
+//! meets all of them.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use millrace_proto::admin::ContentStatus;
+use millrace_proto::metainfo::Metainfo;
+
+use super::CompareArgs;
+use super::outcome::{Comparison, Outcome, Side};
+use super::residency;
+use super::rows::{Ask, Row, Who};
+use crate::cores::Split;
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::load::runtime::Runtime;
+use crate::load::{BittorrentLoad, HttpLoad, Load, Order};
+use crate::measure::{Window, disk, measure};
+use crate::payload::Payload;
+use crate::peers::{Absent, Found, Ground, Peer, Seed, libtorrent, nginx, rqbit, transmission};
+use crate::report::Measurement;
+use crate::server::relay::{self, RelayPlan};
+use crate::server::remote::InfohashKind;
+use crate::server::scratch::Scratch;
+use crate::server::{PATIENCE, Server, fetch};
+
+/// Time for connections to open and windows to grow before each window.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What the test file and the order of requests follow from.
+const SEED: u64 = 1;
+
+/// Bytes per second that hashing surely reaches.
+const SLOWEST_HASHING: u64 = 20_000_000;
+
+const FILE_NAME: &str = "payload.bin";
+
+/// All that a comparison needs to know.
+pub(super) struct Contest<'a> {
+    pub(super) args: &'a CompareArgs,
+    pub(super) cores: Split,
+    pub(super) runtime: Runtime,
+    pub(super) duration: Duration,
+    pub(super) own_network: bool,
+    pub(super) interrupt: Interrupt,
+}
+
+/// A server that is asked one thing.
+struct Contender {
+    /// Which server.
+    server: usize,
+    side: Side,
+    ask: Ask,
+}
+
+impl Contest<'_> {
+    /// Runs `rows` and adds what comes of them.
+    ///
+    /// # Errors
+    /// Our relay cannot be measured, the machine is not fit for it, or Ctrl-C.
+    pub(super) fn run(&self, rows: &[&Row], comparison: &mut Comparison) -> anyhow::Result<()> {
+        let scratch = Scratch::create(self.args.folder.as_deref())?;
+        let file = scratch.path().join(FILE_NAME);
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create_new(&file)?);
+        Payload::new(SEED).write(&mut writer, self.args.content_bytes.0).context("writing the test file")?;
+        writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
+        for row in rows {
+            eprintln!("{}: {}", row.name, row.about);
+            let outcome = self.row(row, &file, comparison)?;
+            eprintln!("{outcome}");
+            comparison.outcomes.push(outcome);
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &Row, file: &Path, comparison: &mut Comparison) -> anyhow::Result<Outcome> {
+        let scratch = Scratch::create(self.args.folder.as_deref())?;
+        let mut servers: Vec<(Who, Server)> = Vec::new();
+        servers.push((Who::Millrace, self.start_ours(row, file, scratch.path())?));
+        self.start_peers(row, file, scratch.path(), &mut servers, comparison)?;
+        // Where the file system can share extents, the relay serves a clone, which has pages of its own; and some peers get a copy.
+        let mut files = disk::files_below(scratch.path(), self.args.content_bytes.0)?;
+        files.push(file.to_owned());
+        let mut contenders = Vec::new();
+        for entry in row.entries {
+            let mine = servers.iter().enumerate().filter(|(_, (who, _))| *who == entry.who);
+            contenders.extend(mine.map(|(server, (_, described))| {
+                let side = Side::new(described, entry.ask, &self.cores);
+                Contender { server, side, ask: entry.ask }
+            }));
+        }
+        for repeat in 0..self.args.repeats {
+            for contender in &mut contenders {
+                for file in &files {
+                    residency::heat(file)?;
+                }
+                let (who, server) = &servers[contender.server];
+                let name = format!("{} {} {}/{}", row.name, server.name, repeat + 1, self.args.repeats);
+                match self.run_one(server, contender, &name) {
+                    Ok(measurement) => contender.side.runs.push(measurement),
+                    Err(error) if error.is::<Interrupted>() || *who == Who::Millrace => return Err(error),
+                    Err(error) => comparison.note(format!("{name}: {error:#}")),
+                }
+            }
+        }
+        let sides = contenders.into_iter().map(|contender| contender.side).collect();
+        Ok(Outcome::judge(row, sides))
+    }
+
+    fn run_one(&self, server: &Server, contender: &mut Contender, name: &str) -> anyhow::Result<Measurement> {
+        let cores = self.cores.load.clone();
+        let window = Window::steady(name.to_owned(), WARM_UP, self.duration, self.runtime, cores);
+        let load = load(server, contender.ask)?;
+        let port = match contender.ask {
+            Ask::Ranges { .. } => server.http.as_ref().map(|file| file.address.port()),
+            Ask::Blocks { .. } => server.bittorrent.as_ref().map(|torrent| torrent.address.port()),
+        };
+        let looks = contender.side.congestion.is_none();
+        let middle = WARM_UP + self.duration / 2;
+        let look = port.filter(|_| looks).map(|port| {
+            std::thread::spawn(move || {
+                std::thread::sleep(middle);
+                congestion_of(port)
+            })
+        });
+        let measured = measure(server, &load, &window, &self.interrupt);
+        if let Some(congestion) = look.and_then(|look| look.join().ok()).flatten() {
+            contender.side.congestion = Some(congestion);
+        }
+        measured
+    }
+
+    /// Our relay, with the test file taken in and everything known that it computes of it.
+    fn start_ours(&self, row: &Row, file: &Path, scratch: &Path) -> anyhow::Result<Server> {
+        let folder = scratch.join("millrace");
+        std::fs::create_dir(&folder)?;
+        let plan = RelayPlan {
+            program: relay::find(self.args.relay.as_deref())?,
+            cores: self.cores.server.clone(),
+            folder: folder.clone(),
+            sources: vec![file.to_str().context("a path that is not UTF-8")?.to_owned()],
+            connections: connections(row),
+            io: self.args.io.clone(),
+            // The network sees to it, where it is ours.
+            congestion: None,
+            infohash: InfohashKind::V1,
+            egress: None,
+            pull_through: None,
+        };
+        let torrent = has_blocks(row);
+        let length = self.args.content_bytes.0;
+        let mut server =
+            plan.start(&self.interrupt)?.into_server(&plan.program, length, torrent, &self.interrupt)?;
+        wait_for_digest(&mut server, length, &self.interrupt)?;
+        Ok(server)
+    }
+
+    fn start_peers(
+        &self,
+        row: &Row,
+        file: &Path,
+        scratch: &Path,
+        servers: &mut Vec<(Who, Server)>,
+        comparison: &mut Comparison,
+    ) -> anyhow::Result<()> {
+        let seed = if has_blocks(row) { Some(self.seed(&mut servers[0].1, scratch)?) } else { None };
+        for entry in &row.entries[1..] {
+            let found = match self.look(entry.who) {
+                Ok(found) => found,
+                Err(Absent { name, remedy }) => {
+                    comparison.note(format!("{name} is not compared: {remedy}"));
+                    continue;
+                }
+            };
+            for peer in found {
+                let folder = scratch.join(format!("peer-{}", servers.len()));
+                std::fs::create_dir(&folder)?;
+                let ground = Ground {
+                    file,
+                    length: self.args.content_bytes.0,
+                    folder: &folder,
+                    cores: &self.cores.server,
+                    connections: connections(row),
+                    seed: seed.as_ref(),
+                    interrupt: &self.interrupt,
+                };
+                match peer.start(&ground) {
+                    Ok(server) => servers.push((entry.who, server)),
+                    Err(error) if error.is::<Interrupted>() => return Err(error),
+                    Err(error) => comparison.note(format!("{}: not compared: {error:#}", row.name)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, who: Who) -> Found {
+        match who {
+            // It is there already.
+            Who::Millrace => Ok(Vec::<Peer>::new()),
+            Who::Nginx => nginx::look(),
+            Who::Libtorrent => libtorrent::look(),
+            Who::Transmission => transmission::look(self.own_network),
+            Who::Rqbit => rqbit::look(),
+        }
+    }
+
+    /// The v1 half of the relay's torrent, which everybody can read; the relay is asked by it as well.
+    fn seed(&self, relay: &mut Server, scratch: &Path) -> anyhow::Result<Seed> {
+        let torrent = about_content(relay, "torrent")?;
+        let half = Metainfo::parse(&torrent)?.v1_half().context("the relay's torrent has no v1 half")?;
+        let half = Metainfo { announce: Vec::new(), web_seeds: Vec::new(), ..half };
+        let path = scratch.join("test.torrent");
+        std::fs::write(&path, half.to_bytes())?;
+        let infohash = half.infohash_v1().context("a v1 torrent without an infohash")?.0;
+        relay.bittorrent.as_mut().context("the relay has no torrent")?.infohash = infohash;
+        Ok(Seed { path, infohash, piece_bytes: half.info.piece_bytes })
+    }
+}
+
+/// What the relay tells about its content under `/c/{id}.{kind}`.
+fn about_content(relay: &Server, kind: &str) -> anyhow::Result<Vec<u8>> {
+    let file = relay.http.as_ref().context("the relay has no HTTP address")?;
+    let id = file.path.split('/').nth(2).context("a content without an id")?;
+    fetch::get_ok(file.address, &file.host, &format!("/c/{id}.{kind}"))
+}
+
+/// The digest of a whole file follows some time after its pieces, and computing it would be charged to the first run.
+fn wait_for_digest(relay: &mut Server, length: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let mut process = relay.process.take().context("a relay that is not ours")?;
+    let within = PATIENCE + Duration::from_secs(length / SLOWEST_HASHING);
+    let known = || {
+        let status: ContentStatus = serde_json::from_slice(&about_content(relay, "json")?)?;
+        Ok(status.sha256.map(drop))
+    };
+    process.wait_until("digest", within, interrupt, known)?;
+    relay.process = Some(process);
+    Ok(())
+}
+
+fn connections(row: &Row) -> usize {
+    row.entries.iter().map(|entry| entry.ask.connections()).max().unwrap_or(0)
+}
+
+fn has_blocks(row: &Row) -> bool {
+    row.entries.iter().any(|entry| matches!(entry.ask, Ask::Blocks { .. }))
+}
+
+fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
+    let (http, bittorrent) = match ask {
+        Ask::Ranges { connections, range_bytes } => {
+            let file = server.http.clone().with_context(|| format!("{} has no HTTP address", server.name))?;
+            (Some(HttpLoad { file, connections, range_bytes, rate: None }), None)
+        }
+        Ask::Blocks { leechers, queue } => {
+            let torrent = server.bittorrent.clone();
+            let torrent = torrent.with_context(|| format!("{} has no BitTorrent address", server.name))?;
+            (None, Some(BittorrentLoad { torrent, connections: leechers, queue }))
+        }
+    };
+    Ok(Load { http, bittorrent, order: Order::Random, seed: SEED, verify: None })
+}
+
+/// The congestion control of the connections that a server has on a port now; `None` where `ss` is not installed or does not say.
+fn congestion_of(port: u16) -> Option<String> {
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").ok()?;
+    let mut command = Command::new("ss");
+    let output =
+        command.args(["-tinH", "state", "established", &format!("sport = :{port}")]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let used = |name: &&str| text.split_ascii_whitespace().any(|word| word == *name);
+    let used: Vec<&str> = known.split_ascii_whitespace().filter(used).collect();
+    (!used.is_empty()).then(|| used.join(" and "))
+}

@@ -175,10 +175,10 @@ pub(crate) struct Settings {
     /// faststart: time before each answer of the origin, as a long way would take [default: 0ms]
     #[arg(long, value_name = "TIME")]
     pub(crate) origin_delay: Option<Span>,
-    /// faststart: pulls, each of a new content [default: 20]; cold: passes over the file [default: 3]
+    /// faststart: pulls, each of a new content [default: 20]; cold: passes over the file [default: 3]; with --idle, pairs of runs [default: 3]
     #[arg(long, value_name = "COUNT")]
     pub(crate) rounds: Option<usize>,
-    /// Connections that are opened and do nothing; the load is measured without them first
+    /// Connections that are opened and do nothing; the load is measured without and beside them in turn
     #[arg(long, value_name = "COUNT")]
     pub(crate) idle: Option<usize>,
     /// caps: bytes per second that the relay may send [default: 200MB/s]
@@ -190,6 +190,9 @@ pub(crate) struct Settings {
     /// faststart: give the relay the piece hashes first; half of the clients then come by BitTorrent
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) known_hashes: Option<bool>,
+    /// Count system calls of the relay for a second after the measured time, by perf or strace
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) syscalls: Option<bool>,
     /// Check every byte instead of throwing it away; costs the load CPU time
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) verify: Option<bool>,
@@ -233,6 +236,7 @@ impl Settings {
             rounds: self.rounds.or(base.rounds),
             known_hashes: self.known_hashes.or(base.known_hashes),
             idle: self.idle.or(base.idle),
+            syscalls: self.syscalls.or(base.syscalls),
             cap: self.cap.or(base.cap),
             cap_then: self.cap_then.or(base.cap_then),
             verify: self.verify.or(base.verify),

@@ -43,11 +43,15 @@ pub(crate) struct Plan {
     pub(crate) pull: PullPlan,
     /// Connections that do nothing.
     pub(crate) idle: usize,
+    /// Whether system calls are counted.
+    pub(crate) syscalls: bool,
+    /// Whether this is one of a sweep over the number of connections.
+    pub(crate) swept: bool,
     /// caps: bytes per second, at first and from halfway on.
     pub(crate) caps: Option<(u64, u64)>,
 }
 
-/// What faststart does besides, and how often cold passes over the file.
+/// What faststart does besides, and how often things are done over.
 #[derive(Debug, Clone)]
 pub(crate) struct PullPlan {
     /// Bytes per second; `None` is as fast as it goes.
@@ -147,10 +151,12 @@ impl Plan {
             pull: PullPlan {
                 origin_rate: settings.origin_rate.map(|Rate(rate)| rate).or(Some(100_000_000)),
                 origin_delay: settings.origin_delay.map_or(Duration::ZERO, |span| span.0),
-                rounds: settings.rounds.unwrap_or(if kind == Kind::Cold { 3 } else { 20 }),
+                rounds: settings.rounds.unwrap_or(if kind == Kind::Faststart { 20 } else { 3 }),
                 known_hashes,
             },
             idle: settings.idle.unwrap_or(0),
+            syscalls: settings.syscalls.unwrap_or(false),
+            swept: !settings.sweep.is_empty(),
             caps: (kind == Kind::Caps).then(|| {
                 let first = settings.cap.map_or(200_000_000, |Rate(rate)| rate);
                 (first, settings.cap_then.map_or(first / 2, |Rate(rate)| rate))

@@ -15,6 +15,7 @@ use crate::measure::caps::{CapChange, CapsHeld};
 use crate::measure::{LOOK, Window, measure, memory};
 use crate::payload::Payload;
 use crate::plan::{Plan, Subject};
+use crate::report::pull::Spread;
 use crate::report::{IdleCost, Measurement, Report, gigabytes};
 use crate::server::scratch::Scratch;
 use crate::server::{Server, relay};
@@ -39,20 +40,29 @@ pub(crate) fn run(
         report.note("every byte was checked, which costs the load CPU time");
     }
     let window = window(plan, &scratch, runtime);
+    if plan.idle > 0 {
+        let pairs = beside_idle(plan, &server, &load, &window, interrupt)?;
+        add(plan, pairs, report);
+        return Ok(());
+    }
     let mut measurement = measure(&server, &load, &window, interrupt)?;
     if let Some((first, then)) = plan.caps {
         let change = measurement.changed_at_s.map(|at| (at, then));
         measurement.caps = CapsHeld::of(&measurement.samples, first, change);
     }
-    let mut all = vec![measurement];
-    if plan.idle > 0 {
-        all.push(beside_idle(plan, &server, &load, window, &all[0], interrupt)?);
+    if plan.syscalls && measurement.syscalls.is_none() {
+        report.note("system calls could not be counted: neither perf nor strace is here and allowed to");
     }
-    for measurement in &all {
+    measurement.swept = plan.swept;
+    add(plan, vec![measurement], report);
+    Ok(())
+}
+
+fn add(plan: &Plan, measurements: Vec<Measurement>, report: &mut Report) {
+    for measurement in &measurements {
         report.missed.extend(plan.floors.iter().filter_map(|floor| floor.missed_by(measurement)));
     }
-    report.measurements.extend(all);
-    Ok(())
+    report.measurements.extend(measurements);
 }
 
 fn window(plan: &Plan, scratch: &Scratch, runtime: Runtime) -> Window {
@@ -70,32 +80,52 @@ fn window(plan: &Plan, scratch: &Scratch, runtime: Runtime) -> Window {
             admin: relay::admin_in(scratch.path()),
             total,
         }),
+        system_calls: plan.syscalls,
     }
 }
 
-/// The same measurement again, beside connections that do nothing.
+/// The load without connections that do nothing and beside them, in turn; ratios are medians over the pairs.
 fn beside_idle(
     plan: &Plan,
     server: &Server,
     load: &Load,
-    window: Window,
-    without: &Measurement,
+    window: &Window,
     interrupt: &Interrupt,
-) -> anyhow::Result<Measurement> {
+) -> anyhow::Result<Vec<Measurement>> {
     let anonymous = || server.pid.and_then(memory::of_process).map_or(0, |memory| memory.anonymous_bytes);
-    let before = anonymous();
     let http = server.http.as_ref().filter(|_| plan.http_connections > 0);
-    let idle = Idle::open(plan.idle, http, server, interrupt)?;
-    let grown = gigabytes(anonymous().saturating_sub(before)) * 1e9;
-    let workload = format!("{} beside {} idle", window.workload, plan.idle);
-    let mut measurement = measure(server, load, &Window { workload, ..window }, interrupt)?;
-    measurement.idle = Some(IdleCost {
-        connections: plan.idle as u64,
-        still_open: idle.open_count() as u64,
-        anonymous_bytes_each: grown / gigabytes(plan.idle as u64) / 1e9,
-        throughput_ratio: measurement.throughput() / without.throughput(),
-    });
-    Ok(measurement)
+    let beside =
+        Window { workload: format!("{} beside {} idle", window.workload, plan.idle), ..window.clone() };
+    let (mut throughputs, mut cpus, mut grown) = (Vec::new(), Vec::new(), 0);
+    let mut last: Vec<Measurement> = Vec::new();
+    for pair in 0..plan.pull.rounds {
+        let mut without = measure(server, load, window, interrupt)?;
+        let before = anonymous();
+        let idle = Idle::open(plan.idle, http, server, interrupt)?;
+        if pair == 0 {
+            // Memory that was used once is used again: only the first time shows what they need.
+            grown = anonymous().saturating_sub(before);
+        }
+        let mut with = measure(server, load, &beside, interrupt)?;
+        throughputs.push(with.throughput() / without.throughput());
+        cpus.extend(
+            with.server_cpu.zip(without.server_cpu).map(|(with, without)| with.per_gb / without.per_gb),
+        );
+        with.idle = Some(IdleCost {
+            connections: plan.idle as u64,
+            still_open: idle.open_count() as u64,
+            anonymous_bytes_each: gigabytes(grown) / gigabytes(plan.idle as u64),
+            throughput_ratio: Spread::of(&throughputs).median,
+            cpu_ratio: (!cpus.is_empty()).then(|| Spread::of(&cpus).median),
+        });
+        // The last pair is shown; errors of the others must not get lost.
+        for (now, earlier) in [&mut without, &mut with].into_iter().zip(&last) {
+            now.errors += earlier.errors;
+            now.error_texts.extend(earlier.error_texts.iter().cloned());
+        }
+        last = vec![without, with];
+    }
+    Ok(last)
 }
 
 /// What is measured, in a few words.

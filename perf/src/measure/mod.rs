@@ -6,6 +6,7 @@ pub(crate) mod disk;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod samples;
+pub(crate) mod syscalls;
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,11 @@ use crate::load::meter::{Phase, Totals};
 use crate::load::runtime::Runtime;
 use crate::load::{Load, Running};
 use crate::progress::Progress;
-use crate::report::{Cost, Measurement, Percentiles};
+use crate::report::{Cost, Measurement, Percentiles, gigabytes};
 use crate::server::Server;
 use caps::CapChange;
 use samples::Sample;
+use syscalls::SystemCalls;
 
 /// Longest wait for all connections to be served, beyond the warm-up.
 const GATHER: Duration = Duration::from_secs(20);
@@ -46,6 +48,8 @@ pub(crate) struct Window {
     pub(crate) look: Duration,
     /// What is changed while it runs.
     pub(crate) change: Option<CapChange>,
+    /// Whether system calls are counted afterwards.
+    pub(crate) system_calls: bool,
 }
 
 impl Window {
@@ -57,7 +61,17 @@ impl Window {
         runtime: Runtime,
         cores: Vec<usize>,
     ) -> Self {
-        Window { workload, warm_up, duration, answers: None, runtime, cores, look: LOOK, change: None }
+        Window {
+            workload,
+            warm_up,
+            duration,
+            answers: None,
+            runtime,
+            cores,
+            look: LOOK,
+            change: None,
+            system_calls: false,
+        }
     }
 }
 
@@ -125,6 +139,7 @@ pub(crate) fn measure(
     watch.until(before.at + window.duration, enough)?;
     let after = Reading::take(server, &running)?;
     let samples = watch.samples;
+    let syscalls = server.pid.filter(|_| window.system_calls).and_then(|pid| count_calls(&running, pid));
     progress.finish();
 
     let board = running.board.clone();
@@ -159,9 +174,21 @@ pub(crate) fn measure(
         runtime: window.runtime,
         changed_at_s,
         samples,
-        idle: None,
-        caps: None,
-        resident_before: None,
+        syscalls,
+        ..Measurement::default()
+    })
+}
+
+/// System calls of the server while the load goes on.
+#[expect(clippy::cast_precision_loss, reason = "counts of a second are far below 2^53")]
+fn count_calls(running: &Running, pid: u32) -> Option<SystemCalls> {
+    let before = running.board.totals();
+    let (calls, counted_by) = syscalls::count(pid)?;
+    let meanwhile = running.board.totals().since(&before);
+    Some(SystemCalls {
+        per_gb: calls as f64 / gigabytes(meanwhile.bytes()),
+        per_answer: calls as f64 / meanwhile.answers() as f64,
+        counted_by: counted_by.to_owned(),
     })
 }
 

@@ -70,14 +70,14 @@ fn put_costs(page: &mut String, measurements: &[Measurement]) {
     put(page, &stacked_bars(&costs, &["server", "load"], "s/GB"));
     let mut by_connections: Vec<(f64, f64, f64)> = measurements
         .iter()
+        .filter(|measurement| measurement.swept)
         .filter_map(|measurement| {
             let server = measurement.server_cpu?.per_gb;
             Some((exact(measurement.connections), server, measurement.throughput() / 1e9))
         })
         .collect();
     by_connections.sort_by(|a, b| a.0.total_cmp(&b.0));
-    by_connections.dedup_by(|a, b| a.0.total_cmp(&b.0).is_eq());
-    if by_connections.len() > 2 && by_connections.len() == measurements.len() {
+    if by_connections.len() > 2 {
         let costs = by_connections.iter().map(|(connections, cost, _)| (*connections, *cost)).collect();
         let rates = by_connections.iter().map(|(connections, _, rate)| (*connections, *rate)).collect();
         put(page, "<h2>Against the number of connections</h2>");
@@ -166,6 +166,7 @@ mod tests {
         let measurements = [1, 16, 64].map(|connections| Measurement {
             connections,
             workload: format!("HTTP {connections} × <1 MiB>"),
+            swept: true,
             samples: course(60, |number| u64::from(number) * 1000),
             ..sample()
         });

@@ -16,9 +16,10 @@ use crate::measure::caps::CapsHeld;
 use crate::measure::latency::{Latencies, Summary};
 use crate::measure::memory::Memory;
 use crate::measure::samples::Sample;
+use crate::measure::syscalls::SystemCalls;
 
 /// What one run delivered and what it cost. Bytes are those of the content, without heads and frames; a GB is 10^9 of them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measurement {
     /// What was asked for.
     pub(crate) workload: String,
@@ -63,6 +64,11 @@ pub(crate) struct Measurement {
     pub(crate) caps: Option<CapsHeld>,
     /// cold: share of the files that was in memory at the start.
     pub(crate) resident_before: Option<f64>,
+    /// Where they were counted.
+    pub(crate) syscalls: Option<SystemCalls>,
+    /// Whether it is one of a sweep over the number of connections.
+    #[serde(default)]
+    pub(crate) swept: bool,
 }
 
 /// What connections that did nothing cost.
@@ -75,10 +81,12 @@ pub(crate) struct IdleCost {
     pub(crate) anonymous_bytes_each: f64,
     /// Throughput beside them, for each byte of that without them.
     pub(crate) throughput_ratio: f64,
+    /// CPU time of the server for each GB beside them, by that without them.
+    pub(crate) cpu_ratio: Option<f64>,
 }
 
 /// CPU time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     /// Seconds of CPU time in the window.
     pub(crate) seconds: f64,
@@ -218,12 +226,7 @@ pub(crate) mod tests {
             bittorrent: None,
             memory: Some(Memory { resident_bytes: 300 << 20, anonymous_bytes: 20 << 20 }),
             runtime: Runtime::Uring,
-            disk_bytes: Some(0),
-            changed_at_s: None,
-            samples: Vec::new(),
-            idle: None,
-            caps: None,
-            resident_before: None,
+            ..Measurement::default()
         }
     }
 

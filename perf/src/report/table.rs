@@ -5,6 +5,7 @@ use std::fmt;
 use millrace_proto::units::{Rate, Size};
 
 use crate::measure::caps::{CapHeld, CapsHeld};
+use crate::measure::syscalls::SystemCalls;
 
 use super::{Measurement, Percentiles, Report};
 
@@ -90,6 +91,13 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
             rows.push((last, percentiles(last_byte)));
         }
     }
+    if let Some(calls) = &measurement.syscalls {
+        let SystemCalls { per_gb, per_answer, counted_by } = calls;
+        rows.push((
+            "system calls",
+            format!("{per_gb:.0} per GB, {per_answer:.2} per answer (by {counted_by})"),
+        ));
+    }
     if let Some(memory) = measurement.memory {
         let (resident, anonymous) = (Size(memory.resident_bytes), Size(memory.anonymous_bytes));
         rows.push(("server memory", format!("{resident} resident, {anonymous} of its own")));
@@ -116,6 +124,9 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
         ));
         rows.push(("  memory of each", format!("{:.0} bytes", idle.anonymous_bytes_each)));
         rows.push(("  throughput beside them", format!("{:.3} × that without", idle.throughput_ratio)));
+        if let Some(ratio) = idle.cpu_ratio {
+            rows.push(("  CPU beside them", format!("{ratio:.3} × that without")));
+        }
     }
     if let Some(held) = measurement.caps {
         rows.extend(cap_rows(&held));

@@ -18,4 +18,6 @@ pub mod shard;
 
 mod bittorrent;
 mod http;
+#[cfg(test)]
+mod idle_tests;
 mod session;

@@ -234,6 +234,20 @@ impl Output {
         payload
     }
 
+    /// Gives back the room of an empty queue, for a connection that may be idle for long.
+    pub(crate) fn shrink(&mut self) {
+        if self.is_empty() {
+            self.segments = VecDeque::new();
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.segments.capacity() * size_of::<Segment>() + self.scratch.capacity()
+    }
+
     /// Forgets everything, sent or not.
     pub fn clear(&mut self) {
         self.segments.clear();

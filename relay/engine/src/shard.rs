@@ -479,6 +479,10 @@ impl Shard {
                     Session::Http(http) => http.handle_tick(cx),
                     Session::BitTorrent(peer) => peer.handle_tick(cx),
                 });
+                // Thousands of connections that were busy once and are idle now must not hold what they needed then.
+                if let Some(conn) = self.conn_mut(id) {
+                    conn.output.shrink();
+                }
             }
         }
     }
@@ -503,6 +507,17 @@ impl Shard {
             }
         }
         ops.push(Op::Close { conn: id, reset });
+    }
+
+    /// Bytes of memory that a connection holds, besides its place in the table.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self, id: ConnId) -> Option<usize> {
+        let conn = self.conn(id)?;
+        let session = match &conn.session {
+            Session::Http(http) => http.held_bytes(),
+            Session::BitTorrent(peer) => size_of::<bittorrent::Session>() + peer.held_bytes(),
+        };
+        Some(size_of::<Conn>() + conn.output.held_bytes() + session)
     }
 
     fn open_ids(&self) -> Vec<ConnId> {

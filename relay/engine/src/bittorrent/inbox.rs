@@ -27,6 +27,12 @@ pub(super) enum Next<'a> {
 }
 
 impl Inbox {
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// The next message of what was kept and `data`, which is moved past what was read. `limits` bound what is kept.
     pub(super) fn next<'a, 'd: 'a>(&'a mut self, data: &mut &'d [u8], limits: &FrameLimits) -> Next<'a> {
         if self.taken {

@@ -317,6 +317,8 @@ impl Peer {
     pub(super) fn handle_tick(&mut self, cx: &mut Context<'_>) -> Step {
         self.leave_if_pointless()?;
         self.settle_interest(cx);
+        self.requests.shrink();
+        self.asks.shrink();
         if cx.output.is_empty() && cx.now.monotonic_ms() >= self.quiet_since_ms + KEEP_ALIVE_MS {
             self.outbox.push(cx.output, &Message::KeepAlive);
         }

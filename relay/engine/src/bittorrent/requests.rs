@@ -15,7 +15,8 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// An empty queue for `count_max` requests. It allocates when the first one comes, and keeps what it has.
+    /// An empty queue for `count_max` requests. It allocates when the first one comes, and keeps what it has until it is
+    /// [shrunk](Requests::shrink).
     pub(super) fn new(count_max: usize) -> Self {
         Requests { queue: VecDeque::new(), count_max }
     }
@@ -51,6 +52,19 @@ impl Requests {
             }
             kept
         });
+    }
+
+    /// Gives back the room of an empty queue, for a peer that may be idle for long.
+    pub(super) fn shrink(&mut self) {
+        if self.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Block>()
     }
 
     /// Whether nothing is asked for.

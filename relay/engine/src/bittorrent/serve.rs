@@ -44,6 +44,19 @@ impl Asks {
         fits
     }
 
+    /// Gives back the room of an empty queue.
+    pub(super) fn shrink(&mut self) {
+        if self.is_empty() {
+            self.0 = VecDeque::new();
+        }
+    }
+
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Ask>()
+    }
+
     /// Whether nothing was asked.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -137,6 +137,13 @@ impl Session {
         self.refill(cx)
     }
 
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let State::Open { inbox, peer, .. } = &self.0 else { return 0 };
+        inbox.held_bytes() + size_of::<Peer>() + peer.requests.held_bytes() + peer.asks.held_bytes()
+    }
+
     /// The connection is gone.
     pub(crate) fn leave(&self, id: ConnId, shared: &mut Shared) {
         if let State::Open { peer, .. } = &self.0 {

@@ -133,8 +133,18 @@ impl Session {
                 })
             }
             State::Waiting { .. } | State::Sending { park: Some(_), .. } => self.refill(cx),
+            State::Head if self.input.is_empty() => {
+                self.input = Vec::new();
+                Ok(())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Bytes of heap that it holds.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.input.capacity()
     }
 
     /// Goes on: fills the output while there is something to send, takes the next request when the last answer is out.

@@ -132,7 +132,7 @@ pub(crate) struct Settings {
     /// How the relay talks to the kernel: auto, uring or epoll [default: auto]
     #[arg(long, value_name = "KIND")]
     pub(crate) io: Option<String>,
-    /// Congestion control of the relay, such as cubic [default: the system's]
+    /// Congestion control of the relay, such as bbr [default: cubic where this user may choose it, since BBR's pacing dominates everything over loopback]
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,
     /// Folder for the test file and the store, on the disk to be measured [default: where temporary files go]

@@ -5,7 +5,7 @@ pub(crate) mod network;
 mod outcome;
 mod residency;
 mod rows;
-mod spread;
+pub(crate) mod spread;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use millrace_proto::merkle::{PieceHasher, leaf_width};
 use millrace_proto::metainfo::{Builder, Metainfo, choose_piece_bytes, plan_files};
 use millrace_proto::units::{Rate, Size};
 
+use crate::compare::spread::Spread;
 use crate::interrupt::Interrupt;
 use crate::load::once::Download;
 use crate::load::runtime::Runtime;
@@ -20,7 +21,7 @@ use crate::origin::{Origin, OriginPlan};
 use crate::payload::Payload;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::report::pull::{PullMeasurement, Spread};
+use crate::report::pull::PullMeasurement;
 use crate::report::{Cost, Report};
 use crate::server::relay::{self, Relay, RelayPlan};
 use crate::server::scratch::Scratch;
@@ -134,9 +135,9 @@ impl Rounds<'_> {
             origin_delay_ms: self.plan.pull.origin_delay.as_secs_f64() * 1000.0,
             first_byte,
             direct_first_byte: direct.first_bytes.summaries().map(|(first, _)| first).unwrap_or_default(),
-            rate: Spread::of(&relayed.rates),
-            direct_rate: Spread::of(&direct.rates),
-            origin_ratio: Spread::of(&relayed.ratios),
+            rate: of_rounds(relayed.rates)?,
+            direct_rate: of_rounds(direct.rates)?,
+            origin_ratio: of_rounds(relayed.ratios)?,
             server_cpu: Cost::of(used, relayed.bytes),
             errors: relayed.errors + direct.errors,
             error_texts: [relayed.error_texts, direct.error_texts].concat(),
@@ -235,6 +236,11 @@ impl Rounds<'_> {
         std::fs::write(&path, metainfo.to_bytes())?;
         Ok(path)
     }
+}
+
+/// What all rounds came to.
+fn of_rounds(values: Vec<f64>) -> anyhow::Result<Spread> {
+    Spread::of(values).context("no download came through")
 }
 
 /// Hashes a content.

@@ -28,7 +28,7 @@ use clap::Parser as _;
 
 use cli::{Cli, Command, Kind, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
 use interrupt::{Interrupt, Interrupted};
-use plan::Plan;
+use plan::{Plan, Subject};
 use report::Report;
 
 /// Wrong usage or settings.
@@ -113,6 +113,15 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
     for plan in plans {
         if !plan.about.is_empty() {
             eprintln!("{}", plan.about);
+        }
+        if let Subject::Own { congestion, .. } = &plan.subject {
+            report.note(match congestion {
+                Some(name) => format!("the relay sends with congestion control {name}"),
+                None => {
+                    "the relay sends with the system's congestion control: this user may not choose cubic"
+                        .into()
+                }
+            });
         }
         match plan.kind {
             Kind::Faststart => faststart::run(plan, runtime, &interrupt, &mut report)?,

@@ -19,6 +19,9 @@ use crate::server::scratch::Scratch;
 /// Connections that are more than anybody means.
 const CONNECTIONS_MAX: usize = 1_000_000;
 
+/// The congestion control that comparisons are made with.
+const CONGESTION: &str = "cubic";
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -271,8 +274,9 @@ fn subject(settings: &Settings) -> anyhow::Result<Subject> {
                 bail!("{flag} goes with --target");
             }
         }
-        let (relay, io, congestion) =
-            (settings.relay.clone(), settings.io.clone(), settings.congestion.clone());
+        let (relay, io) = (settings.relay.clone(), settings.io.clone());
+        let usual = || relay::may_choose(CONGESTION).then(|| CONGESTION.to_owned());
+        let congestion = settings.congestion.clone().or_else(usual);
         return Ok(Subject::Own { relay, io, congestion, infohash });
     };
     for (flag, given) in [

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use millrace_proto::units::Size;
 
+use crate::compare::spread::Spread;
 use crate::interrupt::Interrupt;
 use crate::load::Load;
 use crate::load::idle::Idle;
@@ -15,7 +16,6 @@ use crate::measure::caps::{CapChange, CapsHeld};
 use crate::measure::{LOOK, Window, measure, memory};
 use crate::payload::Payload;
 use crate::plan::{Plan, Subject};
-use crate::report::pull::Spread;
 use crate::report::{IdleCost, Measurement, Report, gigabytes};
 use crate::server::scratch::Scratch;
 use crate::server::{Server, relay};
@@ -115,8 +115,8 @@ fn beside_idle(
             connections: plan.idle as u64,
             still_open: idle.open_count() as u64,
             anonymous_bytes_each: gigabytes(grown) / gigabytes(plan.idle as u64),
-            throughput_ratio: Spread::of(&throughputs).median,
-            cpu_ratio: (!cpus.is_empty()).then(|| Spread::of(&cpus).median),
+            throughput_ratio: median(&throughputs).unwrap_or(1.0),
+            cpu_ratio: median(&cpus),
         });
         // The last pair is shown; errors of the others must not get lost.
         for (now, earlier) in [&mut without, &mut with].into_iter().zip(&last) {
@@ -126,6 +126,10 @@ fn beside_idle(
         last = vec![without, with];
     }
     Ok(last)
+}
+
+fn median(values: &[f64]) -> Option<f64> {
+    Spread::of(values.iter().copied()).map(|spread| spread.median)
 }
 
 /// What is measured, in a few words.

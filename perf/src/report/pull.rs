@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use super::table::{percentiles, rate};
+use crate::compare::spread::Spread;
 use crate::faststart::rate_text;
 use crate::measure::latency::Summary;
 
@@ -37,29 +38,6 @@ pub(crate) struct PullMeasurement {
     pub(crate) error_texts: Vec<String>,
 }
 
-/// Several values of one quantity.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    /// Of nothing, all zeros.
-    pub(crate) fn of(values: &[f64]) -> Self {
-        let mut values = values.to_vec();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or_default();
-        let (lower, upper) = (values.len().saturating_sub(1) / 2, values.len() / 2);
-        Spread {
-            median: f64::midpoint(at(lower), at(upper)),
-            min: at(0),
-            max: at(values.len().saturating_sub(1)),
-        }
-    }
-}
-
 impl PullMeasurement {
     /// Names and values for the table.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
@@ -88,21 +66,5 @@ impl PullMeasurement {
         rows.push(("server CPU", format!("{:.4} s/GB delivered", self.server_cpu.per_gb)));
         rows.push(("errors", self.errors.to_string()));
         rows
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians_lie_in_the_middle() {
-        let spread = |values: &[f64]| {
-            let Spread { median, min, max } = Spread::of(values);
-            [median, min, max]
-        };
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), [2.0, 1.0, 3.0]);
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]), [2.5, 1.0, 4.0]);
-        assert_eq!((spread(&[7.0]), spread(&[])), ([7.0; 3], [0.0; 3]));
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct RelayPlan {
     pub(crate) connections: usize,
     /// `--io`, if given.
     pub(crate) io: Option<String>,
-    /// `--congestion`, if given.
+    /// `--congestion`, if it is not to be the system's.
     pub(crate) congestion: Option<String>,
     pub(crate) infohash: InfohashKind,
     /// `--egress`, if given.
@@ -64,6 +64,13 @@ pub(crate) fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
             own.display()
         )
     })
+}
+
+/// Whether this user may choose a congestion control: an ordinary one only among those that `tcp_allowed_congestion_control` lists.
+pub(crate) fn may_choose(congestion: &str) -> bool {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt::TcpCongestion};
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    socket.is_ok_and(|socket| setsockopt(&socket, TcpCongestion, &congestion.into()).is_ok())
 }
 
 /// What `--version` says, without the program's name; empty when it says nothing.

@@ -1,10 +1,10 @@
-//! The thread that waits for the disk in a shard's place. It brings absent bytes into the page cache, one send after the other, and
-//! reports through an eventfd.
+//! The threads that wait for the disk in a shard's place. They bring absent bytes into the page cache, several sends at a time, so that
+//! the disk has a queue to work on, and report through an eventfd.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use millrace_engine::ids::ConnId;
@@ -13,6 +13,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Memory that bytes pass through on their way into the page cache: small enough for the CPU's cache.
 const SCRATCH_BYTES: usize = 256 * 1024;
+
+/// Bring-ins under way at a time: enough to keep a solid-state disk busy.
+const THREADS: usize = 16;
 
 /// A send that waits for its bytes. There is at most one for each connection.
 #[derive(Debug)]
@@ -31,26 +34,30 @@ pub(crate) struct BroughtIn {
     pub(crate) result: io::Result<()>,
 }
 
-/// The shard's end of the thread.
+/// The shard's end of the threads.
 #[derive(Debug)]
 pub(crate) struct Disk {
     /// None only while it is dropped.
     waiting: Option<Sender<Waiting>>,
     brought_in: Receiver<BroughtIn>,
     bell: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Disk {
-    /// Starts the thread, named after the calling one.
+    /// Starts the threads, named after the calling one.
     pub(crate) fn start() -> io::Result<Self> {
         let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (waiting, to_read) = mpsc::channel();
         let (report, brought_in) = mpsc::channel();
         let name = format!("{}-disk", thread::current().name().unwrap_or("shard"));
-        let ring = Arc::clone(&bell);
-        let thread = thread::Builder::new().name(name).spawn(move || read_all(&to_read, &report, &ring))?;
-        Ok(Disk { waiting: Some(waiting), brought_in, bell, thread: Some(thread) })
+        let to_read = Arc::new(Mutex::new(to_read));
+        let start = |_| {
+            let (to_read, report, ring) = (Arc::clone(&to_read), report.clone(), Arc::clone(&bell));
+            thread::Builder::new().name(name.clone()).spawn(move || read_all(&to_read, &report, &ring))
+        };
+        let threads = (0..THREADS).map(start).collect::<io::Result<_>>()?;
+        Ok(Disk { waiting: Some(waiting), brought_in, bell, threads })
     }
 
     /// Brings in what a send waits for. The outcome comes as [`next`](Disk::next).
@@ -79,16 +86,19 @@ impl AsFd for Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.waiting = None;
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic over there has been reported by its own thread.
             let _ = thread.join();
         }
     }
 }
 
-fn read_all(to_read: &Receiver<Waiting>, report: &Sender<BroughtIn>, bell: &EventFd) {
+fn read_all(to_read: &Mutex<Receiver<Waiting>>, report: &Sender<BroughtIn>, bell: &EventFd) {
     let mut scratch = vec![0; SCRATCH_BYTES];
-    while let Ok(Waiting { conn, bytes_max, absent }) = to_read.recv() {
+    loop {
+        // Whoever has the lock waits for the next send; nothing else happens under it.
+        let next = to_read.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Waiting { conn, bytes_max, absent }) = next else { return };
         let result = absent.bring_in(&mut scratch);
         if report.send(BroughtIn { conn, bytes_max, result }).is_err() || bell.write(1).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! Small file systems of a test's own, to be filled or frozen. Making one needs root.
+//! Small file systems of a test's own, to be filled or frozen. Making one needs root, of the machine or of a namespace.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,6 +49,25 @@ impl Drop for Frozen<'_> {
     fn drop(&mut self) {
         succeeds("fsfreeze", &["--unfreeze", self.0.0.to_str().unwrap()]);
     }
+}
+
+/// Runs one test of this program again in a user namespace of its own (user_namespaces(7)), where it may mount. False where there are
+/// none to be had, or it runs in one already.
+///
+/// # Panics
+/// The test fails there.
+pub(crate) fn again_where_mounting_is_allowed(test: &str) -> bool {
+    const INSIDE: &str = "MILLRACE_INSIDE_NAMESPACE";
+    let namespace = ["--user", "--map-root-user", "--mount"];
+    if std::env::var_os(INSIDE).is_some() || !succeeds("unshare", &[&namespace[..], &["true"]].concat()) {
+        return false;
+    }
+    let mut again = Command::new("unshare");
+    again.args(namespace).arg(std::env::current_exe().unwrap()).args(["--exact", test]).env(INSIDE, "1");
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    true
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapWeak};
 use super::durable;
 use super::journal::Journal;
 use super::open_file::{Access, OpenFile, Stamp};
-use crate::layout::{FileIndex, FileSpan, Layout};
+use crate::layout::{FileIndex, FileSpan, Layout, PieceIndex, SliceSource};
 use crate::occupied::{FileId, Occupied, SharedFile};
 
 /// Files written since the last commit that are kept open for it, before the oldest is synced early.
@@ -165,6 +165,17 @@ impl FileSet {
             Some((_, open)) => self.sync_one(&open),
             None => Ok(()),
         }
+    }
+
+    /// Notes that the bytes of a piece may not have reached the disk, although they can be read.
+    pub(super) fn mark_unsynced(&self, layout: &Layout, piece: PieceIndex) -> io::Result<()> {
+        let range = layout.piece_range(piece);
+        for slice in layout.slices(range.start, range.end - range.start) {
+            if let SliceSource::File(file, _) = slice.source {
+                self.mark_written(file, self.open(layout, file, 0)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes everything back to the disk that was written before this call.

@@ -162,6 +162,8 @@ fn rehash(folder: &Path, content: &Content, lost: impl Fn(PieceIndex) -> bool) -
             content.record_hash(piece, hash);
         }
         if matches!(content.verify_piece(piece), Ok(Verdict::Good)) {
+            // Read from memory, maybe: that does not say that the disk has them.
+            files.mark_unsynced(content.layout(), piece).map_err(StoreError::at(&path))?;
             content.mark_verified(piece);
         }
     }

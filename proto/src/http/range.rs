@@ -37,6 +37,12 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
+    fn of(range: ByteRange) -> Self {
+        let mut ranges = [ByteRange::default(); RANGES_MAX];
+        ranges[0] = range;
+        RangeSet { ranges, count: 1 }
+    }
+
     /// The ranges.
     #[must_use]
     pub fn as_slice(&self) -> &[ByteRange] {
@@ -93,6 +99,7 @@ pub fn select(value: &[u8], length: u64) -> Ranges {
     match (spec_count, wanted_count) {
         (0, _) => Ranges::Whole,
         (_, 0) => Ranges::Unsatisfiable,
+        (_, 1) => Ranges::Partial(RangeSet::of(wanted[0])),
         _ => coalesce(&wanted[..wanted_count]).map_or(Ranges::Whole, Ranges::Partial),
     }
 }

@@ -3,6 +3,8 @@
 //! `httparse` splits the head into tokens; this module decides what of that is acceptable, and keeps only the fields
 //! that a file server acts upon. Nothing is copied or allocated: a [`Request`] borrows from the receive buffer.
 
+use std::mem::MaybeUninit;
+
 use super::framing::{self, Connection};
 use super::target::Target;
 use super::{parse_decimal, trim_ows};
@@ -283,10 +285,10 @@ fn check_line(
 }
 
 fn parse_head<'a>(head: &'a [u8], limits: &Limits) -> Result<Request<'a>, Refusal> {
-    let mut table = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut table = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let headers_max = limits.headers_max.min(HEADERS_MAX);
-    let mut raw = httparse::Request::new(&mut table[..headers_max]);
-    match raw.parse(head) {
+    let mut raw = httparse::Request::new(&mut []);
+    match raw.parse_with_uninit_headers(head, &mut table[..headers_max]) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Refusal::RequestLine),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyFields),

@@ -56,7 +56,7 @@ impl<'b> HeadWriter<'b> {
     pub fn field(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
         self.out.put(name.as_bytes());
         self.out.put(b": ");
-        self.out.value(format_args!("{value}"));
+        self.out.value(|out| out.format(format_args!("{value}")));
         self.out.put(b"\r\n");
         self
     }
@@ -117,7 +117,9 @@ impl<'b> HeadWriter<'b> {
 
     /// `Content-Type`, with `nosniff` because browsers otherwise guess (WHATWG Fetch §3.6).
     pub fn content_type(&mut self, media_type: &str) -> &mut Self {
-        self.field("Content-Type", media_type).field("X-Content-Type-Options", "nosniff")
+        self.out.put(b"Content-Type: ");
+        self.out.value(|out| out.put(media_type.as_bytes()));
+        self.line("\r\nX-Content-Type-Options: nosniff\r\n")
     }
 
     /// `Content-Disposition`: an ASCII name for all, and `filename*` where that loses something (RFC 6266, RFC 8187).
@@ -244,19 +246,8 @@ impl Cursor<'_> {
     }
 
     /// Writes a number in decimal. `write!` would cost as much as the rest of a head.
-    pub(super) fn number(&mut self, mut number: u64) {
-        let mut digits = [0; 20];
-        let mut start = digits.len();
-        loop {
-            start -= 1;
-            // The remainder is below ten.
-            digits[start] = b"0123456789"[(number % 10) as usize];
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.put(&digits[start..]);
+    pub(super) fn number(&mut self, number: u64) {
+        self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
     /// Writes the value of `Content-Range`, whose last position is inclusive (RFC 9110 §14.4).
@@ -276,13 +267,11 @@ impl Cursor<'_> {
     }
 
     /// Writes a field value, whose control bytes become spaces so that it cannot end its line (RFC 9110 §5.5).
-    fn value(&mut self, arguments: fmt::Arguments<'_>) {
+    fn value(&mut self, write: impl FnOnce(&mut Self)) {
         let start = self.length;
-        self.format(arguments);
+        write(self);
         for byte in &mut self.buffer[start..self.length] {
-            if byte.is_ascii_control() {
-                *byte = b' ';
-            }
+            *byte = if byte.is_ascii_control() { b' ' } else { *byte };
         }
     }
 }

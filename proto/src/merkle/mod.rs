@@ -10,6 +10,8 @@ mod proof;
 pub use hasher::{PieceHash, PieceHasher};
 pub use proof::{HashRange, HashRangeError, Tree};
 
+use std::sync::LazyLock;
+
 use sha2::{Digest, Sha256};
 
 /// A node of a tree: a SHA-256.
@@ -36,8 +38,18 @@ pub fn parent(left: &Hash, right: &Hash) -> Hash {
 /// A node of `layer` beneath which nothing exists.
 #[must_use]
 pub fn pad_hash(layer: u32) -> Hash {
-    (0..layer).fold([0; 32], |hash, _| parent(&hash, &hash))
+    let known = (layer as usize).min(PADS.len() - 1);
+    (known..layer as usize).fold(PADS[known], |hash, _| parent(&hash, &hash))
 }
+
+/// The padding of the lowest layers, more than the trees of 2^64 bytes have: in a torrent of small files most nodes are padding.
+static PADS: LazyLock<[Hash; 64]> = LazyLock::new(|| {
+    let mut pads = [[0; 32]; 64];
+    for layer in 1..pads.len() {
+        pads[layer] = parent(&pads[layer - 1], &pads[layer - 1]);
+    }
+    pads
+});
 
 /// The root of a layer of hashes, padded to the next power of two.
 ///
@@ -52,14 +64,14 @@ pub fn root(hashes: &[Hash], layer: u32) -> Hash {
 #[must_use]
 pub fn subtree_root(hashes: &[Hash], layer: u32, width: usize) -> Hash {
     let mut width = width.max(hashes.len()).max(1).next_power_of_two();
-    let mut pad = pad_hash(layer);
+    let mut layer = layer;
     let mut nodes = hashes.to_vec();
     while width > 1 {
-        nodes = layer_above(&nodes, &pad);
-        pad = parent(&pad, &pad);
+        nodes = layer_above(&nodes, &pad_hash(layer));
+        layer += 1;
         width /= 2;
     }
-    nodes.first().copied().unwrap_or(pad)
+    nodes.first().copied().unwrap_or_else(|| pad_hash(layer))
 }
 
 /// The layer above `nodes`, without the nodes that are padding only.
@@ -100,6 +112,14 @@ mod tests {
         assert_eq!(root(&leaves[..1], 0), leaves[0]);
         let widened = parent(&parent(&leaves[0], &[0; 32]), &pad_hash(1));
         assert_eq!(subtree_root(&leaves[..1], 0, 4), widened);
+    }
+
+    #[test]
+    fn every_layer_of_padding_follows_from_the_one_below() {
+        assert_eq!(pad_hash(0), [0; 32]);
+        for layer in 0..70 {
+            assert_eq!(pad_hash(layer + 1), parent(&pad_hash(layer), &pad_hash(layer)), "{layer}");
+        }
     }
 
     #[test]

@@ -96,13 +96,13 @@ impl Tree {
     #[must_use]
     pub fn new(hashes: Vec<Hash>, base_layer: u32) -> Self {
         let mut layers = vec![hashes];
-        let mut pad = pad_hash(base_layer);
+        let mut layer = base_layer;
         while let Some(top) = layers.last()
             && top.len() > 1
         {
-            let above = layer_above(top, &pad);
+            let above = layer_above(top, &pad_hash(layer));
             layers.push(above);
-            pad = parent(&pad, &pad);
+            layer += 1;
         }
         Self { base_layer, layers }
     }

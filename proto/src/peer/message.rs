@@ -187,12 +187,10 @@ pub enum Invalid {
 /// express (more than `u32::MAX - 9`) saturates, and no session sends one.
 #[must_use]
 pub fn block_head(index: u32, begin: u32, length: u32) -> [u8; BLOCK_HEAD_BYTES] {
-    let mut head = [0; BLOCK_HEAD_BYTES];
-    head[..4].copy_from_slice(&length.saturating_add(9).to_be_bytes());
-    head[4] = id::PIECE;
-    head[5..9].copy_from_slice(&index.to_be_bytes());
-    head[9..].copy_from_slice(&begin.to_be_bytes());
-    head
+    let [l0, l1, l2, l3] = length.saturating_add(9).to_be_bytes();
+    let [i0, i1, i2, i3] = index.to_be_bytes();
+    let [b0, b1, b2, b3] = begin.to_be_bytes();
+    [l0, l1, l2, l3, id::PIECE, i0, i1, i2, i3, b0, b1, b2, b3]
 }
 
 impl<'a> Message<'a> {

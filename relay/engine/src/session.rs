@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) random: Random,
     pub(crate) draining: bool,
     pub(crate) prepared: Prepared,
+    /// Where heads are written before they are queued: kept, since clearing it anew would cost more than writing the head.
+    pub(crate) head: Vec<u8>,
     /// The `Date` of answers.
     pub(crate) date: HttpDate,
 }

@@ -130,6 +130,7 @@ impl Shard {
             random: Random::new(config.seed),
             draining: false,
             prepared: http::Prepared::default(),
+            head: Vec::new(),
             date: HttpDate::from_unix(0),
         };
         Shard {

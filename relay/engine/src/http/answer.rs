@@ -45,7 +45,8 @@ fn head(
     status: u16,
     write: impl FnOnce(&mut HeadWriter<'_>),
 ) {
-    let mut buffer = [0; HEAD_BYTES];
+    let mut buffer = std::mem::take(&mut cx.shared.head);
+    buffer.resize(HEAD_BYTES, 0);
     let mut writer = HeadWriter::new(&mut buffer, status, cx.shared.date(cx.now));
     write(&mut writer);
     writer.cors();
@@ -58,6 +59,7 @@ fn head(
         // Only a field longer than the buffer leads here; the client is told, not cut off.
         Err(_) => cx.output.push_bytes(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
     }
+    cx.shared.head = buffer;
 }
 
 /// A problem document (RFC 9457).

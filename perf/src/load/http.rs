@@ -99,12 +99,15 @@ impl Connection {
                 due
             }
         };
-        let phase = worker.board.phase();
+        let is_measured = worker.board.phase() == Phase::Measured;
+        let every = self.pace.as_ref().map(|pace| pace.every);
+        let mut outstanding = Outstanding { worker, due, every: every.filter(|_| is_measured) };
         self.write_request(range);
         socket.write_all(&self.request).await?;
         let Arrival { first_byte, .. } = self.read_answer(socket, worker, range).await?;
+        outstanding.every = None;
         worker.meter().add_request();
-        if phase == Phase::Measured && worker.board.phase() == Phase::Measured {
+        if is_measured && worker.board.phase() == Phase::Measured {
             worker
                 .recorded
                 .borrow_mut()
@@ -288,6 +291,30 @@ impl Pace {
     }
 }
 
+/// A request at a given rate that is not answered yet. If it never is, because the load ends first, then it and those that were due behind
+/// it count with the time they have waited: a server that stalls at the end must not look better than one that stalls in the middle.
+struct Outstanding<'a> {
+    worker: &'a Worker,
+    due: Instant,
+    /// Time between requests; `None` for one that does not count.
+    every: Option<Duration>,
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        if let Some(every) = self.every.filter(|_| self.worker.is_over()) {
+            let latencies = &mut self.worker.recorded.borrow_mut().http;
+            overdue(self.due.elapsed(), every).for_each(|waited| latencies.record(waited, waited));
+        }
+    }
+}
+
+/// How long requests have waited of which the first was due this long ago, and the others at intervals after it.
+fn overdue(first: Duration, every: Duration) -> impl Iterator<Item = Duration> {
+    let step = every.max(Duration::from_micros(1));
+    std::iter::successors(Some(first), move |waited| waited.checked_sub(step))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +389,14 @@ mod tests {
         check(&good.replace(": 5", ": 6"), Err("Content-Length 6"));
         check("HTTP/1.1 206 Partial Content\n\n", Err("no Content-Range"));
         check("SSH-2.0\n\n", Err(""));
+    }
+
+    #[test]
+    fn a_stall_at_the_end_is_charged_to_all_that_were_due() {
+        let milliseconds = |count| Duration::from_millis(count);
+        let waited: Vec<_> = overdue(milliseconds(35), milliseconds(10)).collect();
+        assert_eq!(waited, [35, 25, 15, 5].map(milliseconds));
+        assert_eq!(overdue(milliseconds(3), milliseconds(10)).count(), 1);
     }
 
     #[test]

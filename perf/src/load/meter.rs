@@ -85,8 +85,8 @@ impl Meter {
 /// When load threads are in the measured window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Latencies are not recorded yet.
-    WarmUp,
+    /// Latencies are not recorded: before the window, and while something else is looked at after it.
+    Unmeasured,
     /// They are.
     Measured,
     /// Threads shall end.
@@ -113,7 +113,7 @@ impl Board {
 
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::WarmUp,
+            0 => Phase::Unmeasured,
             1 => Phase::Measured,
             _ => Phase::Over,
         }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn phases_are_what_was_entered() {
         let board = Board::new(1);
-        assert_eq!(board.phase(), Phase::WarmUp);
+        assert_eq!(board.phase(), Phase::Unmeasured);
         for phase in [Phase::Measured, Phase::Over] {
             board.enter(phase);
             assert_eq!(board.phase(), phase);

@@ -139,6 +139,9 @@ pub(crate) fn measure(
     watch.until(before.at + window.duration, enough)?;
     let after = Reading::take(server, &running)?;
     let samples = watch.samples;
+    if window.system_calls {
+        running.board.enter(Phase::Unmeasured);
+    }
     let syscalls = server.pid.filter(|_| window.system_calls).and_then(|pid| count_calls(&running, pid));
     progress.finish();
 

@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn random_pieces_are_asked_for_once_as_well() {
+        let mut blocks = Blocks::new(BLOCK_BYTES, 50 * u64::from(BLOCK_BYTES), Order::Random, 1, 0, 1).once();
+        blocks.offer_all();
+        let mut pieces: Vec<u32> = std::iter::from_fn(|| blocks.next()).map(|block| block.index).collect();
+        pieces.sort_unstable();
+        assert!(pieces.into_iter().eq(0..50));
+    }
+
+    #[test]
     fn leechers_begin_in_different_places() {
         let begin = |number| {
             let mut blocks = Blocks::new(1 << 20, 64 << 20, Order::Sequential, 1, number, 4);

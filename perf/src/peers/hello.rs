@@ -31,7 +31,7 @@ pub(super) fn wait_for_seed(
     let within = PATIENCE + Duration::from_secs(ground.length / SLOWEST_HASHING);
     let pieces = u32::try_from(ground.length.div_ceil(seed.piece_bytes.into()))?;
     process.wait_until("seed", within, ground.interrupt, || {
-        if has_all(address, seed.infohash, pieces) {
+        if has_all(address, seed.infohash, pieces, PAUSE) {
             return Ok(Some(()));
         }
         std::thread::sleep(PAUSE);
@@ -39,20 +39,20 @@ pub(super) fn wait_for_seed(
     })
 }
 
-/// Whether a peer says so within a moment; one that cannot be reached does not.
-fn has_all(address: SocketAddr, infohash: [u8; 20], pieces: u32) -> bool {
-    ask(address, infohash, pieces).unwrap_or(false)
+/// Whether a peer says so in time; one that cannot be reached does not.
+fn has_all(address: SocketAddr, infohash: [u8; 20], pieces: u32, within: Duration) -> bool {
+    ask(address, infohash, pieces, within).unwrap_or(false)
 }
 
-fn ask(address: SocketAddr, infohash: [u8; 20], pieces: u32) -> std::io::Result<bool> {
+fn ask(address: SocketAddr, infohash: [u8; 20], pieces: u32, within: Duration) -> std::io::Result<bool> {
     let began = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&address, PAUSE)?;
-    stream.set_read_timeout(Some(PAUSE))?;
+    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    stream.set_read_timeout(Some(within))?;
     let reserved = Reserved::default().with_fast();
     stream.write_all(&Handshake { reserved, infohash, peer_id: *b"-MP0001-hello-hello-" }.encode())?;
     let limits = FrameLimits::exchange(bitfield::bytes(pieces));
     let (mut received, mut opened, mut had) = (Vec::new(), false, 0);
-    while began.elapsed() < PAUSE {
+    while began.elapsed() < within {
         let mut bytes = [0; 4096];
         let taken = stream.read(&mut bytes)?;
         if taken == 0 {
@@ -111,7 +111,7 @@ mod tests {
             stream.read_exact(&mut [0; HANDSHAKE_BYTES]).unwrap();
             stream.write_all(&answer).unwrap();
         });
-        assert_eq!(has_all(address, infohash, 3), expected);
+        assert_eq!(has_all(address, infohash, 3, PATIENCE), expected);
         peer.join().unwrap();
     }
 
@@ -127,6 +127,6 @@ mod tests {
     #[test]
     fn who_is_not_there_is_none() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(!has_all(address, [7; 20], 3));
+        assert!(!has_all(address, [7; 20], 3, PATIENCE));
     }
 }

@@ -1,6 +1,9 @@
 //! `compare`: our relay against other programs, side by side on this machine, one run of each after the other, over and over.
 
+mod cold;
 mod contest;
+mod hashing;
+mod memory_limit;
 pub(crate) mod network;
 mod outcome;
 mod residency;

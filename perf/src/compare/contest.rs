@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use millrace_proto::admin::ContentStatus;
 use millrace_proto::metainfo::Metainfo;
 
 use super::CompareArgs;
 use super::outcome::{Comparison, Outcome, Side};
 use super::residency;
-use super::rows::{Ask, Row, Who};
+use super::rows::{Ask, Kind, Row, Who};
 use crate::cores::Split;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::load::runtime::Runtime;
@@ -68,7 +68,11 @@ impl Contest<'_> {
         writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
         for row in rows {
             eprintln!("{}: {}", row.name, row.about);
-            let outcome = self.row(row, &file, comparison)?;
+            let outcome = match row.kind {
+                Kind::Hot => self.row(row, &file, comparison)?,
+                Kind::Cold => self.cold_row(row, &file, comparison)?,
+                Kind::Hashing => self.hashing_row(row, comparison)?,
+            };
             eprintln!("{outcome}");
             comparison.outcomes.push(outcome);
         }
@@ -87,7 +91,7 @@ impl Contest<'_> {
         for entry in row.entries {
             let mine = servers.iter().enumerate().filter(|(_, (who, _))| *who == entry.who);
             contenders.extend(mine.map(|(server, (_, described))| {
-                let side = Side::new(described, entry.ask, &self.cores);
+                let side = Side::new(entry.who, &described.name, &described.version, entry.ask, &self.cores);
                 Contender { server, side, ask: entry.ask }
             }));
         }
@@ -98,7 +102,7 @@ impl Contest<'_> {
                 }
                 let (who, server) = &servers[contender.server];
                 let name = format!("{} {} {}/{}", row.name, server.name, repeat + 1, self.args.repeats);
-                match self.run_one(server, contender, &name) {
+                match self.run_one(server, &mut contender.side, contender.ask, &name) {
                     Ok(measurement) => contender.side.runs.push(measurement),
                     Err(error) if error.is::<Interrupted>() || *who == Who::Millrace => return Err(error),
                     Err(error) => comparison.note(format!("{name}: {error:#}")),
@@ -109,15 +113,22 @@ impl Contest<'_> {
         Ok(Outcome::judge(row, sides))
     }
 
-    fn run_one(&self, server: &Server, contender: &mut Contender, name: &str) -> anyhow::Result<Measurement> {
+    pub(super) fn run_one(
+        &self,
+        server: &Server,
+        side: &mut Side,
+        ask: Ask,
+        name: &str,
+    ) -> anyhow::Result<Measurement> {
         let cores = self.cores.load.clone();
         let window = Window::steady(name.to_owned(), WARM_UP, self.duration, self.runtime, cores);
-        let load = load(server, contender.ask)?;
-        let port = match contender.ask {
+        let load = load(server, ask)?;
+        let port = match ask {
             Ask::Ranges { .. } => server.http.as_ref().map(|file| file.address.port()),
             Ask::Blocks { .. } => server.bittorrent.as_ref().map(|torrent| torrent.address.port()),
+            Ask::Hash(_) => None,
         };
-        let looks = contender.side.congestion.is_none();
+        let looks = side.congestion.is_none();
         let middle = WARM_UP + self.duration / 2;
         let look = port.filter(|_| looks).map(|port| {
             std::thread::spawn(move || {
@@ -127,13 +138,13 @@ impl Contest<'_> {
         });
         let measured = measure(server, &load, &window, &self.interrupt);
         if let Some(congestion) = look.and_then(|look| look.join().ok()).flatten() {
-            contender.side.congestion = Some(congestion);
+            side.congestion = Some(congestion);
         }
         measured
     }
 
     /// Our relay, with the test file taken in and everything known that it computes of it.
-    fn start_ours(&self, row: &Row, file: &Path, scratch: &Path) -> anyhow::Result<Server> {
+    pub(super) fn start_ours(&self, row: &Row, file: &Path, scratch: &Path) -> anyhow::Result<Server> {
         let folder = scratch.join("millrace");
         std::fs::create_dir(&folder)?;
         let plan = RelayPlan {
@@ -196,11 +207,11 @@ impl Contest<'_> {
         Ok(())
     }
 
-    fn look(&self, who: Who) -> Found {
+    pub(super) fn look(&self, who: Who) -> Found {
         match who {
-            // It is there already.
-            Who::Millrace => Ok(Vec::<Peer>::new()),
-            Who::Nginx => nginx::look(),
+            // One is there already, the others are no servers.
+            Who::Millrace | Who::Fio | Who::Openssl => Ok(Vec::<Peer>::new()),
+            Who::Nginx(flavour) => nginx::look(flavour),
             Who::Libtorrent => libtorrent::look(),
             Who::Transmission => transmission::look(self.own_network),
             Who::Rqbit => rqbit::look(),
@@ -240,7 +251,7 @@ fn wait_for_digest(relay: &mut Server, length: u64, interrupt: &Interrupt) -> an
     Ok(())
 }
 
-fn connections(row: &Row) -> usize {
+pub(super) fn connections(row: &Row) -> usize {
     row.entries.iter().map(|entry| entry.ask.connections()).max().unwrap_or(0)
 }
 
@@ -259,6 +270,7 @@ fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
             let torrent = torrent.with_context(|| format!("{} has no BitTorrent address", server.name))?;
             (None, Some(BittorrentLoad { torrent, connections: leechers, queue }))
         }
+        Ask::Hash(_) => bail!("nobody is asked to hash"),
     };
     Ok(Load { http, bittorrent, order: Order::Random, seed: SEED, verify: None })
 }

@@ -7,14 +7,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use super::rows::{Ask, Goal, Quantity, Row};
+use super::rows::{Ask, Digest, Goal, Quantity, Row, Who};
 use super::spread::Spread;
 use crate::cli::ReportArgs;
 use crate::cores::Split;
 use crate::report::Measurement;
 use crate::report::machine::Machine;
 use crate::report::table::rate;
-use crate::server::Server;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -42,6 +41,8 @@ pub(super) struct Outcome {
 /// One server, asked one thing.
 #[derive(Debug, Serialize)]
 pub(super) struct Side {
+    #[serde(skip)]
+    who: Who,
     server: String,
     version: String,
     asked: String,
@@ -111,10 +112,11 @@ impl Comparison {
 }
 
 impl Side {
-    pub(super) fn new(server: &Server, asked: Ask, cores: &Split) -> Self {
+    pub(super) fn new(who: Who, name: &str, version: &str, asked: Ask, cores: &Split) -> Self {
         Side {
-            server: server.name.clone(),
-            version: server.version.clone(),
+            who,
+            server: name.into(),
+            version: version.into(),
             asked: asked.to_string(),
             server_cores: cores.server.len(),
             load_cores: cores.load.len(),
@@ -135,6 +137,16 @@ impl Side {
 
     fn spread(&self, value: impl Fn(&Measurement) -> f64) -> Option<Spread> {
         Spread::of(self.runs.iter().map(value))
+    }
+
+    /// Takes the runs of the same server, asked the same, from another time it ran.
+    pub(super) fn absorb(&mut self, other: Side) -> Option<Side> {
+        if (self.who, &self.server, &self.version) != (other.who, &other.server, &other.version) {
+            return Some(other);
+        }
+        self.congestion = self.congestion.take().or(other.congestion);
+        self.runs.extend(other.runs);
+        None
     }
 
     fn title(&self) -> String {
@@ -166,7 +178,10 @@ impl Verdict {
     fn of(goal: &Goal, sides: &[Side]) -> Option<Self> {
         let (ours, others) = sides.split_first()?;
         let value = |measurement: &Measurement| goal.quantity.of(measurement);
-        let best = others.iter().filter_map(|side| Some((side.spread(value)?.median, side)));
+        let best = others
+            .iter()
+            .filter(|side| goal.against.is_empty() || goal.against.contains(&side.who))
+            .filter_map(|side| Some((side.spread(value)?.median, side)));
         let best = best.reduce(|a, b| if goal.relation.holds(a.0, b.0) { a } else { b });
         let (theirs, other) = best?;
         let pairs = ours.runs.iter().zip(&other.runs).map(|(ours, other)| value(ours) / value(other));
@@ -191,6 +206,8 @@ impl fmt::Display for Ask {
                 write!(f, "HTTP {connections} × {}", millrace_proto::units::Size(*range_bytes))
             }
             Ask::Blocks { leechers, queue } => write!(f, "BitTorrent {leechers} × {queue} blocks"),
+            Ask::Hash(Digest::Sha1) => f.write_str("SHA-1"),
+            Ask::Hash(Digest::Sha256) => f.write_str("SHA-256"),
         }
     }
 }
@@ -306,17 +323,9 @@ mod tests {
     use crate::report::tests::sample;
 
     fn side(name: &str, runs: Vec<Measurement>) -> Side {
-        let server = Server {
-            name: name.into(),
-            version: "1.0".into(),
-            pid: None,
-            http: None,
-            bittorrent: None,
-            process: None,
-        };
         let cores = Split { server: vec![0], load: vec![1] };
         let asked = Ask::Ranges { connections: 16, range_bytes: 1 << 20 };
-        Side { runs, ..Side::new(&server, asked, &cores) }
+        Side { runs, ..Side::new(Who::Rqbit, name, "1.0", asked, &cores) }
     }
 
     fn costing(name: &str, cpu_ms: &[u64]) -> Side {

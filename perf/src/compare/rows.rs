@@ -1,14 +1,28 @@
 //! What is compared: the rows of the table of targets, each with what it owes first and what we are after then.
 
+use crate::peers::nginx::Flavour;
+
 /// A row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row {
     /// `P1` and so on.
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
+    pub(crate) kind: Kind,
     /// Ours comes first.
     pub(crate) entries: &'static [Entry],
     pub(crate) goals: &'static [Goal],
+}
+
+/// How a row is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Runs find all of the file in memory.
+    Hot,
+    /// Runs find nothing of it, and no room for more than a quarter.
+    Cold,
+    /// Nothing is served; bytes are hashed.
+    Hashing,
 }
 
 /// One side of a row.
@@ -22,7 +36,11 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Millrace,
-    Nginx,
+    Nginx(Flavour),
+    /// Reads and sends nothing.
+    Fio,
+    /// Hashes alone.
+    Openssl,
     Libtorrent,
     Transmission,
     Rqbit,
@@ -35,13 +53,26 @@ pub(crate) enum Ask {
     Ranges { connections: usize, range_bytes: u64 },
     /// Random pieces, block by block, over BitTorrent.
     Blocks { leechers: usize, queue: usize },
+    /// Hashing on one core, in pieces of 1 MiB, out of a buffer that stays in the processor's cache.
+    Hash(Digest),
 }
 
-/// A target: our median against the median of the best of the others.
+/// A hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    /// Of a whole piece, as v1 torrents have it.
+    Sha1,
+    /// Of each 16 KiB and of the tree above them, as v2 torrents have it.
+    Sha256,
+}
+
+/// A target: our median against the median of the best of those it names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Goal {
     pub(crate) quantity: Quantity,
     pub(crate) relation: Relation,
+    /// Nobody named is everybody.
+    pub(crate) against: &'static [Who],
     /// Owed.
     pub(crate) first: f64,
     /// What we are after.
@@ -68,35 +99,43 @@ const MIB: Ask = Ask::Ranges { connections: 16, range_bytes: 1 << 20 };
 const SMALL: Ask = Ask::Ranges { connections: 64, range_bytes: 16 << 10 };
 const BLOCKS: Ask = Ask::Blocks { leechers: 64, queue: 64 };
 
+const SHA1: Ask = Ask::Hash(Digest::Sha1);
+const SHA256: Ask = Ask::Hash(Digest::Sha256);
+
 const fn entry(who: Who, ask: Ask) -> Entry {
     Entry { who, ask }
 }
 
 const fn at_most(quantity: Quantity, first: f64, then: f64) -> Goal {
-    Goal { quantity, relation: Relation::AtMost, first, then }
+    Goal { quantity, relation: Relation::AtMost, against: &[], first, then }
 }
 
 const fn at_least(quantity: Quantity, first: f64, then: f64) -> Goal {
-    Goal { quantity, relation: Relation::AtLeast, first, then }
+    Goal { quantity, relation: Relation::AtLeast, against: &[], first, then }
 }
+
+const NGINX: &[Who] = &[Who::Nginx(Flavour::Sendfile), Who::Nginx(Flavour::Threads)];
 
 /// All of them.
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P1",
         about: "HTTP ranges of 1 MiB, hot, 16 connections",
-        entries: &[entry(Who::Millrace, MIB), entry(Who::Nginx, MIB)],
+        kind: Kind::Hot,
+        entries: &[entry(Who::Millrace, MIB), entry(Who::Nginx(Flavour::Sendfile), MIB)],
         goals: &[at_most(Quantity::ServerCpu, 0.90, 0.80), at_least(Quantity::Throughput, 1.0, 1.0)],
     },
     Row {
         name: "P2",
         about: "HTTP ranges of 16 KiB, hot, 64 connections",
-        entries: &[entry(Who::Millrace, SMALL), entry(Who::Nginx, SMALL)],
+        kind: Kind::Hot,
+        entries: &[entry(Who::Millrace, SMALL), entry(Who::Nginx(Flavour::Sendfile), SMALL)],
         goals: &[at_most(Quantity::ServerCpu, 0.85, 0.72), at_least(Quantity::AnswersPerSecond, 1.1, 1.3)],
     },
     Row {
         name: "P3",
         about: "BitTorrent seeding, blocks of 16 KiB, hot, 64 leechers that queue 64 each",
+        kind: Kind::Hot,
         entries: &[
             entry(Who::Millrace, BLOCKS),
             entry(Who::Libtorrent, BLOCKS),
@@ -108,8 +147,38 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "P4",
         about: "our seeding (P3) against our file serving (P1)",
+        kind: Kind::Hot,
         entries: &[entry(Who::Millrace, BLOCKS), entry(Who::Millrace, MIB)],
         goals: &[at_most(Quantity::ServerCpu, 2.0, 1.4)],
+    },
+    Row {
+        name: "P5",
+        about: "HTTP ranges of 1 MiB at random, cold, 16 connections, memory for a quarter of the file",
+        kind: Kind::Cold,
+        entries: &[
+            entry(Who::Millrace, MIB),
+            entry(Who::Nginx(Flavour::Sendfile), MIB),
+            entry(Who::Nginx(Flavour::Threads), MIB),
+            entry(Who::Fio, MIB),
+        ],
+        goals: &[
+            Goal { against: NGINX, ..at_least(Quantity::Throughput, 2.0, 3.0) },
+            Goal { against: &[Who::Fio], ..at_least(Quantity::Throughput, 0.85, 0.95) },
+        ],
+    },
+    Row {
+        name: "P13",
+        about: "hashing on arrival, SHA-1 of pieces",
+        kind: Kind::Hashing,
+        entries: &[entry(Who::Millrace, SHA1), entry(Who::Openssl, SHA1)],
+        goals: &[at_least(Quantity::Throughput, 0.9, 1.0)],
+    },
+    Row {
+        name: "P13",
+        about: "hashing on arrival, SHA-256 of blocks of 16 KiB and the tree above them",
+        kind: Kind::Hashing,
+        entries: &[entry(Who::Millrace, SHA256), entry(Who::Openssl, SHA256)],
+        goals: &[at_least(Quantity::Throughput, 0.9, 1.0)],
     },
 ];
 
@@ -119,6 +188,7 @@ impl Ask {
         match self {
             Ask::Ranges { connections, .. } => connections,
             Ask::Blocks { leechers, .. } => leechers,
+            Ask::Hash(_) => 0,
         }
     }
 }
@@ -158,7 +228,8 @@ pub(crate) fn choose(list: Option<&str>) -> anyhow::Result<Vec<&'static Row>> {
     let names: Vec<String> = list.split(',').map(|name| name.trim().to_ascii_uppercase()).collect();
     for name in &names {
         if !ROWS.iter().any(|row| row.name == name) {
-            let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            let mut known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+            known.dedup();
             anyhow::bail!("--rows {name}: there are {}", known.join(", "));
         }
     }

@@ -15,7 +15,7 @@ pub(crate) fn own() -> Duration {
 /// `None` when the process is gone or its clock may not be read.
 pub(crate) fn of_tree(root: u32) -> Option<Duration> {
     let mut sum = of_process(root)?;
-    for child in descendants(root) {
+    for child in tree(root).into_iter().skip(1) {
         // A child that ends while we look is either counted by its parent from now on, or too short to matter.
         sum += of_process(child).unwrap_or_default();
     }
@@ -46,8 +46,8 @@ fn waited_for(stat: &str, ticks_per_second: u64) -> Option<Duration> {
     Some(Duration::from_millis((next()? + next()?) * 1000 / ticks_per_second.max(1)))
 }
 
-/// Every live process below `root`.
-fn descendants(root: u32) -> Vec<u32> {
+/// `root`, and every live process below it.
+pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut found = vec![root];
     let mut at = 0;
     while let Some(pid) = found.get(at).copied() {
@@ -58,7 +58,7 @@ fn descendants(root: u32) -> Vec<u32> {
         }
         at += 1;
     }
-    found.split_off(1)
+    found
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Other programs that serve files, each started as its own experts would start it: what a relay is compared with.
 
+pub(crate) mod fio;
 mod hello;
 pub(crate) mod libtorrent;
 pub(crate) mod nginx;
+pub(crate) mod openssl;
 pub(crate) mod rqbit;
 pub(crate) mod transmission;
 
@@ -40,7 +42,7 @@ pub(crate) struct Seed {
 /// A peer that is installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Peer {
-    Nginx { program: PathBuf },
+    Nginx { program: PathBuf, flavour: nginx::Flavour },
     Libtorrent { python: PathBuf, version: String },
     Transmission { program: PathBuf },
     Rqbit { program: PathBuf },
@@ -64,7 +66,7 @@ impl Peer {
     /// It cannot be started, or does not serve it.
     pub(crate) fn start(&self, ground: &Ground<'_>) -> anyhow::Result<Server> {
         match self {
-            Peer::Nginx { program } => nginx::start(program, ground),
+            Peer::Nginx { program, flavour } => nginx::start(program, *flavour, ground),
             Peer::Libtorrent { python, version } => libtorrent::start(python, version, ground),
             Peer::Transmission { program } => transmission::start(program, ground),
             Peer::Rqbit { program } => rqbit::start(program, ground),
@@ -76,6 +78,11 @@ impl Peer {
 pub(crate) fn find(name: &'static str, remedy: &str) -> Result<PathBuf, Absent> {
     let beyond = || Some(Path::new("/usr/sbin").join(name)).filter(|path| crate::server::is_program(path));
     find_in_path(name).or_else(beyond).ok_or_else(|| Absent { name, remedy: remedy.to_owned() })
+}
+
+/// The version of a program by its name; empty where it is not installed.
+pub(crate) fn version_of(name: &'static str, flag: &str) -> String {
+    find(name, "").map(|program| version(&program, flag)).unwrap_or_default()
 }
 
 /// The first number with a dot in what `program flag` says, on either output.

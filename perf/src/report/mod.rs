@@ -117,6 +117,38 @@ impl Percentiles {
 }
 
 impl Measurement {
+    /// Nothing measured, for those who measure without a load of ours and fill in what they know.
+    pub(crate) fn bare() -> Self {
+        Measurement {
+            workload: String::new(),
+            server: String::new(),
+            version: String::new(),
+            connections: 0,
+            connections_served: 0,
+            seconds: 0.0,
+            http_bytes: 0,
+            bittorrent_bytes: 0,
+            requests: 0,
+            blocks: 0,
+            errors: 0,
+            error_texts: Vec::new(),
+            server_cpu: None,
+            load_cpu: Cost::of(Duration::ZERO, 0),
+            http: None,
+            bittorrent: None,
+            memory: None,
+            disk_bytes: None,
+            runtime: Runtime::Uring,
+            changed_at_s: None,
+            samples: Vec::new(),
+            idle: None,
+            caps: None,
+            resident_before: None,
+            syscalls: None,
+            swept: false,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.http_bytes + self.bittorrent_bytes
     }

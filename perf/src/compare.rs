@@ -21,7 +21,6 @@ use millrace_proto::units::Size;
 use crate::cli::{ReportArgs, Span};
 use crate::cores::{self, Split};
 use crate::interrupt::Interrupt;
-use crate::load::runtime;
 use contest::Contest;
 use outcome::Comparison;
 
@@ -101,12 +100,8 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let interrupt = Interrupt::watch()?;
-    let (runtime, reason) = runtime::choose();
-    if let Some(reason) = reason {
-        comparison.note(format!("the load is driven by epoll, since io_uring cannot be used here: {reason}"));
-    }
     let duration = args.duration.map_or(Duration::from_secs(if args.quick { 2 } else { 5 }), |span| span.0);
-    let contest = Contest { args, cores, runtime, duration, own_network, interrupt };
+    let contest = Contest { args, cores, duration, own_network, interrupt };
     contest.run(&rows, &mut comparison)?;
     comparison.write(&args.report)?;
     Ok(if comparison.owes_nothing() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

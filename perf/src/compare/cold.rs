@@ -113,11 +113,11 @@ impl Contest<'_> {
     }
 
     fn fio_run(&self, entry: &Entry, file: &Path, run: &str) -> anyhow::Result<Side> {
-        let Ask::Ranges { connections, range_bytes } = entry.ask else { bail!("fio reads ranges alone") };
+        let Ask::Reads { depth, bytes } = entry.ask else { bail!("fio only reads") };
         let program = peers::find("fio", "apt install fio");
         let program = program.map_err(|absent| anyhow::anyhow!("{}: {}", absent.name, absent.remedy))?;
         let cores = &self.cores.server;
-        let reading = fio::Reading { file, cores, range_bytes, depth: connections, duration: self.duration };
+        let reading = fio::Reading { file, cores, range_bytes: bytes, depth, duration: self.duration };
         let measurement = fio::run(&program, run, &reading, &self.interrupt)?;
         let (name, version) = (measurement.server.clone(), measurement.version.clone());
         let mut side = Side::new(entry.who, &name, &version, entry.ask, &self.cores);

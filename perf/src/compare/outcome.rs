@@ -206,6 +206,9 @@ impl fmt::Display for Ask {
                 write!(f, "HTTP {connections} × {}", millrace_proto::units::Size(*range_bytes))
             }
             Ask::Blocks { leechers, queue } => write!(f, "BitTorrent {leechers} × {queue} blocks"),
+            Ask::Reads { depth, bytes } => {
+                write!(f, "{depth} reads of {}", millrace_proto::units::Size(*bytes))
+            }
             Ask::Hash(Digest::Sha1) => f.write_str("SHA-1"),
             Ask::Hash(Digest::Sha256) => f.write_str("SHA-256"),
         }
@@ -256,22 +259,24 @@ impl Side {
         let rates = rates.map_or_else(String::new, |rates| {
             format!("{} ({}–{})", rate(rates.median), rate(rates.min), rate(rates.max))
         });
-        let answers = self.spread(Measurement::answers_per_second).map_or(0.0, |spread| spread.median);
+        let answers = self.spread(Measurement::answers_per_second).filter(|answers| answers.median > 0.0);
+        let answers = answers.map_or_else(|| "–".into(), |answers| format!("{:.0}", answers.median));
         let percentile = |of: fn(&crate::measure::latency::Summary) -> f64| {
-            let spread = self.spread(|run| run.slowest().map_or(f64::NAN, of));
-            spread.map_or_else(|| "–".into(), |spread| format!("{:.2}", spread.median))
+            let values: Option<Vec<f64>> = self.runs.iter().map(|run| run.slowest().map(of)).collect();
+            Some(format!("{:.2}", Spread::of(values?)?.median))
         };
         let latencies =
             [percentile(|all| all.p50_ms), percentile(|all| all.p99_ms), percentile(|all| all.p999_ms)];
+        let latencies: Option<Vec<String>> = latencies.into_iter().collect();
+        let latencies = latencies.map_or_else(|| "–".into(), |latencies| latencies.join(", "));
         let memory = self.runs.iter().filter_map(|run| run.memory).map(|memory| memory.anonymous_bytes).max();
         let memory =
             memory.map_or_else(|| "–".into(), |bytes| millrace_proto::units::Size(bytes).to_string());
-        let congestion = self.congestion.as_deref().unwrap_or("not looked at");
+        let congestion = self.congestion.as_deref().unwrap_or("–");
         let title = format!("{}, {}", self.title(), self.asked);
         writeln!(
             f,
-            "| {title} | {cost} | {both} | {rates} | {answers:.0} | {} | {memory} | {congestion} |",
-            latencies.join(", ")
+            "| {title} | {cost} | {both} | {rates} | {answers} | {latencies} | {memory} | {congestion} |"
         )
     }
 

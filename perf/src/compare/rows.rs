@@ -53,6 +53,8 @@ pub(crate) enum Ask {
     Ranges { connections: usize, range_bytes: u64 },
     /// Random pieces, block by block, over BitTorrent.
     Blocks { leechers: usize, queue: usize },
+    /// Reads at random of the file itself.
+    Reads { depth: usize, bytes: u64 },
     /// Hashing on one core, in pieces of 1 MiB, out of a buffer that stays in the processor's cache.
     Hash(Digest),
 }
@@ -159,7 +161,7 @@ pub(crate) const ROWS: &[Row] = &[
             entry(Who::Millrace, MIB),
             entry(Who::Nginx(Flavour::Sendfile), MIB),
             entry(Who::Nginx(Flavour::Threads), MIB),
-            entry(Who::Fio, MIB),
+            entry(Who::Fio, Ask::Reads { depth: 16, bytes: 1 << 20 }),
         ],
         goals: &[
             Goal { against: NGINX, ..at_least(Quantity::Throughput, 2.0, 3.0) },
@@ -188,7 +190,7 @@ impl Ask {
         match self {
             Ask::Ranges { connections, .. } => connections,
             Ask::Blocks { leechers, .. } => leechers,
-            Ask::Hash(_) => 0,
+            Ask::Reads { .. } | Ask::Hash(_) => 0,
         }
     }
 }

@@ -249,6 +249,11 @@ impl Blocks {
     }
 
     fn bytes(&self) -> u64 {
+        // The lanes are not worth a look when all is there, which is so of most contents at most times.
+        let whole_bytes = self.whole_bytes.load(Ordering::Relaxed);
+        if whole_bytes == self.length {
+            return whole_bytes;
+        }
         let lanes = self.lanes.iter().map(|lane| unpack(lane.load(Ordering::Acquire)));
         let partial: u64 = lanes.filter(|&(block, _)| !self.bits.is_set(block)).map(|(_, bytes)| bytes).sum();
         self.whole_bytes.load(Ordering::Relaxed) + partial

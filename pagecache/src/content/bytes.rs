@@ -174,7 +174,7 @@ impl Content {
         self.visible.end_growth();
     }
 
-    /// A file, opened and mapped; the same one for all who ask while somebody holds it. The fast path takes no lock;
+    /// A file, opened; the same one for all who ask while somebody holds it. The fast path takes no lock;
     /// opening asks the disk for metadata.
     ///
     /// # Errors

@@ -82,13 +82,13 @@ impl FileSet {
         }
     }
 
-    /// The file, opened and mapped. `visible` is how far a growing file must be mapped.
+    /// The file, opened. `visible` is how far the mapping of a growing file must reach.
     pub(crate) fn open(&self, layout: &Layout, file: FileIndex, visible: u64) -> io::Result<Arc<OpenFile>> {
         let slot = usize::try_from(file.0).ok().and_then(|index| self.open.get(index));
         let (Some(slot), Some(span)) = (slot, layout.file(file)) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no file {}", file.0)));
         };
-        let usable = |open: &Arc<OpenFile>| !self.growing || open.mapped().len() >= visible;
+        let usable = |open: &Arc<OpenFile>| !self.growing || open.map_bytes() >= visible;
         if let Some(open) = slot.load().upgrade().filter(usable) {
             return Ok(open);
         }

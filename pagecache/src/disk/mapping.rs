@@ -12,7 +12,7 @@ use memmap2::{MmapOptions, MmapRaw};
 ///
 /// There is no way from here to a slice: a file that somebody truncates makes its pages a SIGBUS for whoever reads
 /// them in user space, while `vmsplice` of them only fails. The pointer is for that call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Mapped(Option<MmapRaw>);
 
 impl Mapped {

@@ -1,10 +1,11 @@
-//! One data file, open and mapped, shared by all who send from it.
+//! One data file, open and mapped where that is needed, shared by all who send from it.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
@@ -42,17 +43,19 @@ pub(super) enum Access {
     InPlace(Stamp),
 }
 
-/// An open data file and its mapping.
+/// An open data file, and its mapping where somebody needs one.
 #[derive(Debug)]
 pub struct OpenFile {
     file: File,
-    mapped: Mapped,
+    /// Mapped when somebody asks: most files of a store of many are sent from without.
+    mapped: OnceLock<Mapped>,
+    map_bytes: u64,
     stamp: Option<Stamp>,
     shared: bool,
 }
 
 impl OpenFile {
-    /// Opens a file that has `bytes` (its final length), and maps `map_bytes` of it.
+    /// Opens a file that has `bytes` (its final length), of which `map_bytes` are to be mapped.
     pub(super) fn open(path: &Path, bytes: u64, map_bytes: u64, access: Access) -> io::Result<OpenFile> {
         let in_place =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -69,18 +72,23 @@ impl OpenFile {
         }
         // Only the store decides what is read ahead; a file system that knows no advice is as good.
         let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
-        let mapped = Mapped::of(&file, map_bytes).map_err(in_place)?;
         let stamp = match access {
             Access::Stored => None,
             Access::InPlace(stamp) => Some(stamp),
         };
-        Ok(OpenFile { file, mapped, stamp, shared: metadata.nlink() > 1 })
+        Ok(OpenFile { file, mapped: OnceLock::new(), map_bytes, stamp, shared: metadata.nlink() > 1 })
     }
 
-    /// Its mapping.
+    /// Its mapping, made by the first call. Empty where the process may have no more mappings (`vm.max_map_count`): the file
+    /// is there all the same.
     #[must_use]
     pub fn mapped(&self) -> &Mapped {
-        &self.mapped
+        self.mapped.get_or_init(|| Mapped::of(&self.file, self.map_bytes).unwrap_or_default())
+    }
+
+    /// Bytes of the mapping, made or not.
+    pub(super) fn map_bytes(&self) -> u64 {
+        self.map_bytes
     }
 
     /// The file, for positioned reads and for the residency probe.

@@ -35,6 +35,10 @@ impl Store {
     /// # Errors
     /// What the disk says.
     pub fn make_room(&self, bytes: u64, now: u64) -> Result<Vec<ContentId>, StoreError> {
+        // A store that has room enough is not looked through for who may go.
+        if self.fits(bytes)? {
+            return Ok(Vec::new());
+        }
         let candidate = |content: &Arc<Content>| Candidate {
             id: content.id(),
             occupied: occupied(content),
@@ -61,7 +65,9 @@ impl Store {
         let stat = nix::sys::statvfs::statvfs(path).map_err(|error| StoreError::at(path)(error.into()))?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         let Options { capacity, free_floor } = self.options;
-        Ok(Budget { capacity, used: self.occupied().used, free, free_floor })
+        // Without a capacity nobody asks, and every content would be looked at.
+        let used = capacity.map_or(0, |_| self.occupied().used);
+        Ok(Budget { capacity, used, free, free_floor })
     }
 
     /// Drops the bytes of a content and keeps everything else: a fresh, empty content of the same id, queued. Who has a file

@@ -1,6 +1,7 @@
 //! The store: a folder of contents that one process has open.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -80,13 +81,18 @@ impl Store {
             _lock: lock,
         };
         let folders = load::folders(&store.contents_folder)?;
+        let mut contents = Vec::with_capacity(folders.len());
         for (folder, loaded) in load_all(&folders) {
             match loaded {
-                Ok(content) => store.enter(&content),
+                Ok(content) => contents.push(content),
                 Err(error @ StoreError::Version { .. }) => return Err(error),
                 Err(error) => store.problems.push(Problem { folder, error }),
             }
         }
+        let named =
+            |content: &Arc<Content>| names(content).into_iter().zip(iter::repeat(Arc::clone(content)));
+        store.infohashes.insert_all(contents.iter().flat_map(named));
+        store.contents.insert_all(contents.into_iter().map(|content| (content.id(), content)));
         Ok(store)
     }
 

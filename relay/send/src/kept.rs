@@ -1,13 +1,14 @@
 //! Files kept between sends, and what was learnt about them. The store closes a file when nobody holds it, and opening and mapping it
 //! anew for every batch would cost more than sending does; so would asking the kernel before each 16 KiB.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_engine::ids::Now;
 use millrace_pagecache::OpenFile;
 use millrace_pagecache::disk::residency::resident;
 
-/// Files kept at most. Those of more contents than this, sent from at the same time, are opened more often.
+/// Files kept at most where nobody says how many descriptors there are.
 const FILES_MAX: usize = 256;
 
 /// A file is closed when nothing was sent from it for this long, or up to twice as long.
@@ -21,9 +22,13 @@ const WINDOW_BYTES: u64 = 256 * 1024;
 const RESIDENT_MS: u64 = 1_000;
 
 /// The files that were sent from lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct KeptFiles {
     files: Vec<Kept>,
+    /// The place in `files` of the file at each address, at which there is no other as long as it is kept.
+    places: HashMap<usize, usize>,
+    /// Those of more contents than this, sent from at the same time, are opened more often.
+    files_max: usize,
     /// Which file makes room for the next one.
     hand: usize,
     /// When idle files are closed next, in monotonic nanoseconds.
@@ -43,7 +48,26 @@ struct Kept {
     resident_until_ms: Vec<u64>,
 }
 
+impl Default for KeptFiles {
+    fn default() -> Self {
+        KeptFiles::new(FILES_MAX)
+    }
+}
+
 impl KeptFiles {
+    /// Keeps at most `files_max` files, at least one.
+    pub(crate) fn new(files_max: usize) -> Self {
+        KeptFiles {
+            files: Vec::new(),
+            places: HashMap::new(),
+            files_max: files_max.max(1),
+            hand: 0,
+            close_at_ns: 0,
+            turn: 0,
+            now_ms: 0,
+        }
+    }
+
     /// Whether `file` is as it was when it was imported, asked once a loop; keeps it until it has not been used for a while.
     pub(crate) fn lease(&mut self, file: &Arc<OpenFile>) -> bool {
         let turn = self.turn;
@@ -84,23 +108,26 @@ impl KeptFiles {
     }
 
     fn kept(&mut self, file: &Arc<OpenFile>) -> &mut Kept {
-        let index = self.files.iter().position(|kept| Arc::ptr_eq(&kept.file, file)).unwrap_or_else(|| {
-            let kept = Kept {
-                file: Arc::clone(file),
-                used: true,
-                unchanged_in: None,
-                resident_until_ms: Vec::new(),
-            };
-            if self.files.len() < FILES_MAX {
-                self.files.push(kept);
-                self.files.len() - 1
-            } else {
-                self.hand = (self.hand + 1) % FILES_MAX;
-                self.files[self.hand] = kept;
-                self.hand
-            }
-        });
-        &mut self.files[index]
+        let address = Arc::as_ptr(file).addr();
+        let place = self.places.get(&address).copied().unwrap_or_else(|| self.keep(address, file));
+        &mut self.files[place]
+    }
+
+    /// Keeps a file, in the place of another where there are as many as may be.
+    fn keep(&mut self, address: usize, file: &Arc<OpenFile>) -> usize {
+        let kept =
+            Kept { file: Arc::clone(file), used: true, unchanged_in: None, resident_until_ms: Vec::new() };
+        let place = if self.files.len() < self.files_max {
+            self.files.push(kept);
+            self.files.len() - 1
+        } else {
+            self.hand = (self.hand + 1) % self.files.len();
+            self.places.remove(&Arc::as_ptr(&self.files[self.hand].file).addr());
+            self.files[self.hand] = kept;
+            self.hand
+        };
+        self.places.insert(address, place);
+        place
     }
 
     /// When [`begin_turn`](KeptFiles::begin_turn) has something to do, in monotonic nanoseconds.
@@ -114,7 +141,53 @@ impl KeptFiles {
         self.now_ms = now.monotonic_ms();
         if now.monotonic_ns >= self.close_at_ns {
             self.close_at_ns = now.monotonic_ns + IDLE_NS;
+            let before = self.files.len();
             self.files.retain_mut(|kept| std::mem::take(&mut kept.used));
+            if self.files.len() < before {
+                let addresses = self.files.iter().map(|kept| Arc::as_ptr(&kept.file).addr());
+                self.places = addresses.zip(0..).collect();
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_pagecache::{FileIndex, NewContent, Options, Store};
+    use millrace_proto::id::ContentId;
+
+    use super::*;
+
+    fn at(second: u64) -> Now {
+        Now { monotonic_ns: second * 1_000_000_000, unix_s: 0 }
+    }
+
+    #[test]
+    fn as_many_files_as_may_be_are_kept_until_they_lie_idle() {
+        let folder = std::env::temp_dir().join(format!("millrace-kept-{}", std::process::id()));
+        let store = Store::open(&folder, Options::default()).unwrap();
+        let files = [1, 2, 3].map(|number| {
+            let new =
+                NewContent::single_of_length(ContentId([number; 16]), "x", 10, 16_384, "\"e\"").unwrap();
+            store.add(new).unwrap().file(FileIndex(0)).unwrap()
+        });
+        let holders = || files.each_ref().map(|file| Arc::strong_count(file) - 1);
+        let mut kept = KeptFiles::new(2);
+        kept.begin_turn(at(1));
+        for _ in 0..2 {
+            assert!(files.iter().all(|file| kept.lease(file)));
+            assert_eq!((kept.files.len(), kept.places.len(), holders().iter().sum::<usize>()), (2, 2, 2));
+        }
+        kept.begin_turn(at(2));
+        let [one, other] = [0, 1].map(|place| Arc::clone(&kept.files[place].file));
+        assert!(kept.lease(&other));
+        kept.begin_turn(at(3));
+        assert!(kept.lease(&other), "used since, so still there, in another place");
+        assert_eq!((kept.files.len(), Arc::strong_count(&one), Arc::strong_count(&other)), (1, 2, 3));
+        drop((one, other));
+        kept.begin_turn(at(4));
+        kept.begin_turn(at(5));
+        assert_eq!((holders(), kept.places.len()), ([0; 3], 0));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

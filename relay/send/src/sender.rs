@@ -84,6 +84,12 @@ impl Sender {
         Ok(Sender { counters, headers, references, kept: KeptFiles::default() })
     }
 
+    /// Keeps up to `files_max` files open between sends, each of which takes a descriptor.
+    #[must_use]
+    pub fn keeping_files(self, files_max: usize) -> Sender {
+        Sender { kept: KeptFiles::new(files_max), ..self }
+    }
+
     /// How bytes of files are sent.
     #[must_use]
     pub fn path(&self) -> SendPath {

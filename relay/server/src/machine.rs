@@ -10,6 +10,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// Descriptors kept for files, origins, sockets of administration and logs.
 const DESCRIPTORS_RESERVED: u64 = 1024;
 
+/// Files that a shard keeps open between sends: that many, whatever the limit of descriptors is ...
+const FILES_MIN: usize = 16;
+/// ... and no more, since those that lie idle are closed all at once, at a microsecond each.
+const FILES_MAX: usize = 4096;
+
 /// Cores that this process may use, in order.
 #[must_use]
 pub fn cores_allowed() -> Vec<usize> {
@@ -34,6 +39,16 @@ pub fn connections_per_shard(wanted: u32, descriptors: u64, shards: usize) -> u3
     // Where the limit is tiny, half of it is for connections.
     let for_connections = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(descriptors / 2);
     u32::try_from(for_connections / shards).unwrap_or(u32::MAX).clamp(1, wanted)
+}
+
+/// Files that each of `shards` may keep open between sends, where each has `connections`: of the descriptors that are left over, the
+/// half that ingest and everything else does not need.
+#[must_use]
+pub fn files_per_shard(connections: u32, descriptors: u64, shards: usize) -> usize {
+    let shards = u64::try_from(shards).unwrap_or(u64::MAX).max(1);
+    let left = descriptors.saturating_sub(u64::from(connections).saturating_mul(shards));
+    let files = left / 2 / shards;
+    usize::try_from(files).map_or(FILES_MAX, |files| files.clamp(FILES_MIN, FILES_MAX))
 }
 
 /// `N` random bytes.
@@ -69,6 +84,15 @@ mod tests {
         assert_eq!(connections_per_shard(16_384, 20_000, 4), 4_744);
         assert_eq!(connections_per_shard(16_384, 1_024, 2), 256);
         assert_eq!(connections_per_shard(16_384, 0, 64), 1);
+    }
+
+    #[test]
+    fn files_get_a_part_of_the_descriptors_that_connections_leave() {
+        assert_eq!(files_per_shard(16_384, 1 << 20, 2), FILES_MAX);
+        assert_eq!(files_per_shard(4_744, 20_000, 4), 128);
+        assert_eq!(files_per_shard(16_384, 20_000, 1), 1_808);
+        assert_eq!(files_per_shard(256, 1_024, 2), 128);
+        assert_eq!(files_per_shard(16_384, 0, 64), FILES_MIN);
     }
 
     #[test]

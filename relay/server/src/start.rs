@@ -100,7 +100,7 @@ impl Running {
     /// See [`StartError`]. Nothing is left running then.
     pub fn start(mut config: Config) -> Result<Running, StartError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        limit_connections(&mut config);
+        let files_max = limit_descriptors(&mut config);
         let (use_ring, backend) = choose_backend(config.io)?;
         let (way, ingest_io) = choose_ingest_io(config.ingest_io)?;
         let probe = millrace_send::probe();
@@ -150,7 +150,7 @@ impl Running {
             stop: Stop::default(),
             config,
         });
-        let threads = Threads { relay, use_ring, send_path: probe.path };
+        let threads = Threads { relay, use_ring, send_path: probe.path, files_max };
         threads.start(sockets, (admin, admin_file), mailboxes, control_mailbox, ingest_thread)
     }
 
@@ -175,8 +175,8 @@ impl Running {
     }
 }
 
-/// Lowers the limit of connections where descriptors would not suffice.
-fn limit_connections(config: &mut Config) {
+/// Lowers the limit of connections where descriptors would not suffice. How many files each shard may keep open.
+fn limit_descriptors(config: &mut Config) -> usize {
     let descriptors = machine::raise_descriptor_limit().unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of descriptors stays as it was");
         1024
@@ -190,7 +190,16 @@ fn limit_connections(config: &mut Config) {
             "fewer connections than `limits` allows: each takes a descriptor, so raise their limit (LimitNOFILE= in the unit, or ulimit -n)"
         );
     }
-    tracing::info!(shards, connections_per_shard = config.limits.connections_max, descriptors, "limits");
+    let connections = config.limits.connections_max;
+    let files_max = machine::files_per_shard(connections, descriptors, shards);
+    tracing::info!(
+        shards,
+        connections_per_shard = connections,
+        files_per_shard = files_max,
+        descriptors,
+        "limits"
+    );
+    files_max
 }
 
 fn choice(name: &str, reason: impl Into<String>) -> Choice {
@@ -286,6 +295,7 @@ struct Threads {
     relay: Arc<Relay>,
     use_ring: bool,
     send_path: SendPath,
+    files_max: usize,
 }
 
 impl Threads {
@@ -330,7 +340,8 @@ impl Threads {
         );
         let counters = Arc::clone(&relay.counters[number]);
         let sender = Sender::new(self.send_path, Arc::clone(&counters), Arc::clone(&relay.headers))
-            .map_err(kernel("no pipe for sending"))?;
+            .map_err(kernel("no pipe for sending"))?
+            .keeping_files(self.files_max);
         let limits = Arc::new(relay.config.limits.clone());
         let connections_max = limits.connections_max;
         let seed = u64::from_le_bytes(machine::random().map_err(kernel("no randomness"))?);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use millrace_pagecache::content::{Content, State};
 use millrace_proto::admin::{ContentState, Rates};
@@ -12,6 +12,9 @@ use millrace_proto::id::{ContentId, ContentName, InfoHashV1, InfoHashV2};
 
 /// Contents on one page when the asker names no number, and at most.
 pub const PAGE_ENTRIES_MAX: usize = 1000;
+
+/// Contents at rest that are looked at each second, to see whether they move; those that do are looked at anyway.
+const RESTING_LOOKED_AT: usize = 10_000;
 
 /// A content and what is worth remembering of it.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Entry {
     /// For searching without regard to case.
     name_lowercase: String,
     meters: [Meter; 3],
+    /// The second of the last sample, counted by [`Index::sample`].
+    sampled_s: AtomicU64,
 }
 
 /// A count that grows, and how fast.
@@ -39,16 +44,19 @@ impl Meter {
         Meter { seen: AtomicU64::new(count), rate: AtomicU64::new(0) }
     }
 
-    /// Takes note of the count, a second after the last time. The rate follows with a half-life of about two seconds.
-    fn sample(&self, count: u64) {
-        let grown = count.saturating_sub(self.seen.swap(count, Ordering::Relaxed));
+    /// Takes note of the count, so many seconds after the last time. The rate follows with a half-life of about two seconds. False
+    /// when nothing moves.
+    fn sample(&self, count: u64, seconds: u64) -> bool {
+        let grown = count.saturating_sub(self.seen.swap(count, Ordering::Relaxed)) / seconds.max(1);
         let rate = self.rate.load(Ordering::Relaxed);
         if grown > 0 || rate > 0 {
             self.rate.store((rate - rate / 4).saturating_add(grown / 4), Ordering::Relaxed);
         }
         if grown == 0 && rate < 1024 {
             self.rate.store(0, Ordering::Relaxed);
+            return false;
         }
+        true
     }
 }
 
@@ -60,6 +68,7 @@ impl Entry {
             v2: metainfo.and_then(|metainfo| metainfo.infohash_v2()),
             name_lowercase: content.name().to_lowercase(),
             meters: counts(&content).map(Meter::starting_at),
+            sampled_s: AtomicU64::new(0),
             content,
         }
     }
@@ -77,11 +86,11 @@ impl Entry {
         Rates { pull, http, bittorrent }
     }
 
-    /// Takes a sample of what was moved; once a second.
-    fn sample(&self) {
-        for (meter, count) in self.meters.iter().zip(counts(&self.content)) {
-            meter.sample(count);
-        }
+    /// Takes a sample of what was moved. False when nothing moves, or when the sample of this second was taken.
+    fn sample(&self, now_s: u64) -> bool {
+        let seconds = now_s.saturating_sub(self.sampled_s.swap(now_s, Ordering::Relaxed));
+        let meters = self.meters.iter().zip(counts(&self.content));
+        seconds > 0 && meters.fold(false, |moves, (meter, count)| meter.sample(count, seconds) | moves)
     }
 }
 
@@ -121,15 +130,28 @@ struct Names {
     evictions: u64,
 }
 
+/// The contents whose bytes move, or did when they were last looked at.
+#[derive(Debug, Default)]
+struct Moving {
+    entries: HashMap<ContentId, Arc<Entry>>,
+    now_s: u64,
+    /// The last of those at rest that were looked at.
+    last: Option<ContentId>,
+}
+
 /// All contents.
 #[derive(Debug, Default)]
-pub struct Index(RwLock<Names>);
+pub struct Index {
+    names: RwLock<Names>,
+    /// Locked after `names`, where both are.
+    moving: Mutex<Moving>,
+}
 
 impl Index {
     /// Adds a content, or what has become of it.
     pub fn put(&self, content: Arc<Content>) -> Arc<Entry> {
         let entry = Arc::new(Entry::new(content));
-        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         for swarm in entry.swarms() {
             let named = names.by_swarm.entry(swarm).or_default();
             if !named.contains(&entry.content.id()) {
@@ -143,13 +165,19 @@ impl Index {
             // The store replaces the object of a content in two cases: its end became known, or its bytes went.
             names.evictions += 1;
         }
+        let mut moving = self.moving();
+        entry.sampled_s.store(moving.now_s, Ordering::Relaxed);
+        // Whoever adds something wants to see it move at once.
+        moving.entries.insert(entry.content.id(), Arc::clone(&entry));
+        drop(moving);
         entry
     }
 
     /// Forgets a content.
     pub fn remove(&self, id: ContentId) -> Option<Arc<Entry>> {
-        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let entry = names.by_id.remove(&id)?;
+        self.moving().entries.remove(&id);
         for swarm in entry.swarms() {
             let Some(named) = names.by_swarm.get_mut(&swarm) else { continue };
             named.retain(|other| *other != id);
@@ -163,7 +191,7 @@ impl Index {
     /// The content under any of its names.
     #[must_use]
     pub fn find(&self, name: ContentName) -> Option<Arc<Entry>> {
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let id = match name {
             ContentName::Id(id) => id,
             ContentName::V1(v1) => *names.by_swarm.get(&v1)?.last()?,
@@ -177,13 +205,13 @@ impl Index {
     /// How often a content was emptied to make room.
     #[must_use]
     pub fn evictions(&self) -> u64 {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).evictions
+        self.names.read().unwrap_or_else(PoisonError::into_inner).evictions
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
+        self.names.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
     }
 
     /// The contents that a filter lets through.
@@ -192,7 +220,7 @@ impl Index {
         let limit = filter.limit.unwrap_or(PAGE_ENTRIES_MAX).clamp(1, PAGE_ENTRIES_MAX);
         let text = filter.text.as_ref().map(|text| text.to_lowercase());
         let first = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut wanted =
             names.by_id.range((first, Bound::Unbounded)).map(|(_, entry)| entry).filter(|entry| {
                 text.as_ref().is_none_or(|text| entry.name_lowercase.contains(text))
@@ -202,15 +230,40 @@ impl Index {
         Page { entries, more: wanted.next().is_some() }
     }
 
-    /// Takes a sample of every content's counts; once a second.
+    /// Takes a sample of the counts of all contents that move, and looks which of the others have begun to; once a second.
     pub fn sample(&self) {
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        names.by_id.values().for_each(|entry| entry.sample());
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let mut moving = self.moving();
+        moving.now_s += 1;
+        let Moving { entries, now_s, last } = &mut *moving;
+        entries.retain(|_, entry| entry.sample(*now_s));
+        let first = last.map_or(Bound::Unbounded, Bound::Excluded);
+        *last = None;
+        let resting = names.by_id.range((first, Bound::Unbounded)).take(RESTING_LOOKED_AT);
+        for (looked_at, (id, entry)) in (1..).zip(resting) {
+            if entry.sample(*now_s) {
+                entries.insert(*id, Arc::clone(entry));
+            }
+            *last = (looked_at == RESTING_LOOKED_AT).then_some(*id);
+        }
+    }
+
+    /// What all contents move together, in bytes per second.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        self.moving().entries.values().fold(Rates::default(), |sum, entry| {
+            let Rates { pull, http, bittorrent } = entry.rates();
+            Rates { pull: sum.pull + pull, http: sum.http + http, bittorrent: sum.bittorrent + bittorrent }
+        })
+    }
+
+    fn moving(&self) -> MutexGuard<'_, Moving> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `each` with every content, in no order that means anything.
     pub fn for_each(&self, mut each: impl FnMut(&Entry)) {
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         names.by_id.values().for_each(|entry| each(entry));
     }
 }
@@ -274,6 +327,28 @@ mod tests {
         assert_eq!(entry.rates(), Rates { pull: 0, http: 1_000_000, bittorrent: 0 });
         (0..60).for_each(|_| index.sample());
         assert_eq!(entry.rates(), Rates::default());
+    }
+
+    #[test]
+    fn of_many_contents_those_at_rest_are_looked_at_in_turn() {
+        let index = Index::default();
+        let number = |number: usize| ContentId((number as u128).to_be_bytes());
+        for id in (0..2 * RESTING_LOOKED_AT + 1).map(number) {
+            let new = NewContent::single_of_length(id, "x", 100, 16384, "\"e\"").unwrap();
+            index.put(Content::simulated(new, Layout::single("x", 100, 16384).unwrap(), Box::new(|_, _| {})));
+        }
+        index.sample();
+        assert!(index.moving().entries.is_empty(), "none of them moves");
+        let places = [0, RESTING_LOOKED_AT, 2 * RESTING_LOOKED_AT].map(number);
+        let entries = places.map(|id| index.find(ContentName::Id(id)).unwrap());
+        entries.iter().for_each(|entry| {
+            entry.content.counters().served_http.fetch_add(4_000_000, Ordering::Relaxed);
+        });
+        (0..3).for_each(|_| index.sample());
+        assert!(entries.iter().all(|entry| entry.rates().http > 0));
+        assert_eq!(index.rates().http, entries.iter().map(|entry| entry.rates().http).sum::<u64>());
+        index.remove(places[0]);
+        assert_eq!(index.moving().entries.len(), 2);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Numbers {
             labelled.iter().map(|(labels, count)| (&labels[..], *count)),
         )?;
         let relay = &self.0.relay;
-        let occupied = relay.store.occupied();
+        let occupied = self.0.occupied();
         out.gauge(
             "store_bytes",
             "The store's bytes: used by contents, saved because contents share them, and free on its file system",

@@ -116,12 +116,7 @@ fn totals(main: &mut String, questions: &Questions) {
         http += counters.served_http_bytes.value();
         bittorrent += counters.served_bittorrent_bytes.value();
     }
-    let (mut origin, mut sending) = (0, 0);
-    questions.index.for_each(|entry| {
-        origin += entry.content.counters().origin_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        let rates = entry.rates();
-        sending += rates.http + rates.bittorrent;
-    });
+    let rates = questions.index.rates();
     let state = if questions.relay.stop.is_wished() { "draining" } else { "serving" };
     let _ = write!(
         main,
@@ -129,10 +124,10 @@ fn totals(main: &mut String, questions: &Questions) {
          <div><dt>Served by HTTP</dt><dd>{}</dd></div><div><dt>Served by BitTorrent</dt><dd>{}</dd></div>\
          <div><dt>From origins</dt><dd>{}</dd></div><div><dt>State</dt><dd>{state}</dd></div></dl>",
         questions.index.count(),
-        Rate(sending),
+        Rate(rates.http + rates.bittorrent),
         Size(http),
         Size(bittorrent),
-        Size(origin),
+        Size(questions.relay.ingest.metrics().origin_bytes.value()),
     );
 }
 

@@ -1,9 +1,11 @@
 //! Answers what shards do not answer out of the store: pages, documents, the tracker, pull-through.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use millrace_engine::event::{Answer, Document};
 use millrace_engine::op::Question;
+use millrace_pagecache::occupied::Total;
 use millrace_proto::admin::ContentState;
 use millrace_proto::http::target::{Path, query_pairs};
 use millrace_proto::id::{ContentName, InfoHashV1};
@@ -34,6 +36,15 @@ pub struct Questions {
     pub(crate) tracker: Tracker,
     pub(crate) links: Links,
     pulls_pending: Semaphore,
+    occupied: Mutex<Option<Measured>>,
+}
+
+/// What the store occupies, and what it took to find out.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    total: Total,
+    at: Instant,
+    took: Duration,
 }
 
 impl Questions {
@@ -45,7 +56,22 @@ impl Questions {
             tracker,
             links,
             pulls_pending: Semaphore::new(PULLS_PENDING_MAX),
+            occupied: Mutex::default(),
         }
+    }
+
+    /// What the store occupies. Every content is looked at for it, so the answer may be a hundred times as old as that takes: of 100,000
+    /// contents a few seconds, of a few hundred none that anybody would notice.
+    pub(crate) fn occupied(&self) -> Total {
+        let mut occupied = self.occupied.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Instant::now();
+        let fresh = |known: &Measured| at.duration_since(known.at) <= known.took * 100;
+        let known = occupied.filter(fresh).unwrap_or_else(|| {
+            let total = self.relay.store.occupied();
+            Measured { total, at, took: at.elapsed() }
+        });
+        *occupied = Some(known);
+        known.total
     }
 
     /// Answers one question. Only pull-through waits, for its origin.

@@ -3,21 +3,14 @@
 use std::path::Path;
 
 use millrace_engine::counters::Counters;
-use millrace_proto::admin::{PerProtocol, Rates, RelayState, RelayStatus, SentBytes, StoreStatus, Totals};
+use millrace_proto::admin::{PerProtocol, RelayState, RelayStatus, SentBytes, StoreStatus, Totals};
 
 use super::questions::Questions;
 
 pub(super) fn relay(questions: &Questions) -> RelayStatus {
     let relay = &questions.relay;
     let sum = |count: fn(&Counters) -> u64| relay.counters.iter().map(|counters| count(counters)).sum();
-    let mut rates = Rates::default();
-    questions.index.for_each(|entry| {
-        let of_content = entry.rates();
-        rates.pull += of_content.pull;
-        rates.http += of_content.http;
-        rates.bittorrent += of_content.bittorrent;
-    });
-    let occupied = relay.store.occupied();
+    let occupied = questions.occupied();
     RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: if relay.stop.is_wished() { RelayState::Draining } else { RelayState::Serving },
@@ -48,7 +41,7 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
                 copy: sum(|counters| counters.sent_copy_bytes.value()),
             },
         },
-        rates,
+        rates: questions.index.rates(),
         egress_cap: relay.ledger.egress.rate(),
     }
 }

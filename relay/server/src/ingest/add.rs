@@ -74,6 +74,7 @@ impl Pulls {
                 if let Some(known) = hash.and_then(|hash| self.context().store.by_infohash(&hash)) {
                     if known.state() == State::Failed {
                         known.set_sources(recipe.sources.to_value());
+                        self.note_key(&recipe.sources.key, known.id());
                     }
                     return Ok(self.revive(known));
                 }
@@ -178,6 +179,7 @@ impl Pulls {
         };
         let content = context.store.add(new).map_err(|error| store_error(context, &error))?;
         content.counters().touch(context.unix_now());
+        self.note_key(&sources.key, id);
         context.put(&content);
         Ok(content)
     }
@@ -222,6 +224,7 @@ impl Pulls {
         content.set_priority(request.priority);
         content.set_state(State::Complete);
         context.store.save(&content).map_err(|error| store_error(context, &error))?;
+        self.note_key(key, id);
         context.put(&content);
         self.start(&content, None);
         Ok(content)

@@ -1,7 +1,7 @@
 //! The pulls under way, one a content however many ask; and adding, pausing, resuming, removing.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ use super::sources::{NewPull, Sources};
 pub(super) struct Pulls {
     context: Arc<Context>,
     running: RefCell<HashMap<ContentId, Entry>>,
+    /// What each request made last, by key; whoever looks here asks the content whether it still holds.
+    by_key: RefCell<HashMap<String, ContentId>>,
     /// Requests being looked into, by key: the same request waits for the first.
     adding: RefCell<HashMap<String, Rc<tokio::sync::Mutex<()>>>>,
 }
@@ -32,10 +34,14 @@ struct Entry {
 }
 
 impl Pulls {
-    /// No pulls yet.
+    /// No pulls yet, of the contents that the store has.
     #[must_use]
     pub(super) fn new(context: Arc<Context>) -> Rc<Self> {
-        Rc::new(Pulls { context, running: RefCell::default(), adding: RefCell::default() })
+        let kept = context.store.contents().into_iter();
+        let kept = kept.map(|content| (Sources::from_value(content.sources()), content.id()));
+        let by_key = kept.filter(|(sources, _)| !sources.superseded).map(|(sources, id)| (sources.key, id));
+        let by_key = RefCell::new(by_key.collect());
+        Rc::new(Pulls { context, running: RefCell::default(), by_key, adding: RefCell::default() })
     }
 
     /// What they share.
@@ -117,10 +123,16 @@ impl Pulls {
         if let Some(id) = id {
             return self.context.store.get(id);
         }
-        self.context.store.contents().into_iter().find(|content| {
+        let id = self.by_key.borrow().get(key).copied()?;
+        self.context.store.get(id).filter(|content| {
             let sources = Sources::from_value(content.sources());
             sources.key == key && !sources.superseded
         })
+    }
+
+    /// Notes which content the request of this key has made.
+    pub(super) fn note_key(&self, key: &str, id: ContentId) {
+        self.by_key.borrow_mut().insert(key.to_owned(), id);
     }
 
     /// A request for what failed is a wish to try again.
@@ -235,6 +247,12 @@ impl Pulls {
             millrace_pagecache::StoreError::Absent(_) => AddError::Absent,
             other => AddError::Store(other.to_string()),
         })?;
+        let key = Sources::from_value(content.sources()).key;
+        if let hash_map::Entry::Occupied(noted) = self.by_key.borrow_mut().entry(key)
+            && *noted.get() == id
+        {
+            noted.remove();
+        }
         self.context.gone(id);
         let _ = content.take_parked();
         Ok(())

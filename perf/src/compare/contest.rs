@@ -125,14 +125,16 @@ impl Contest<'_> {
         name: &str,
     ) -> anyhow::Result<Measurement> {
         let cores = self.cores.load.clone();
-        let window = Window::steady(name.to_owned(), WARM_UP, self.duration, LOAD, cores);
+        // Both are the same for every run of a server: once is enough.
+        let looks = side.congestion.is_none();
+        let steady = Window::steady(name.to_owned(), WARM_UP, self.duration, LOAD, cores);
+        let window = Window { system_calls: looks, ..steady };
         let load = load(server, ask)?;
         let port = match ask {
             Ask::Ranges { .. } => server.http.as_ref().map(|file| file.address.port()),
             Ask::Blocks { .. } => server.bittorrent.as_ref().map(|torrent| torrent.address.port()),
             Ask::Reads { .. } | Ask::Hash(_) => None,
         };
-        let looks = side.congestion.is_none();
         let middle = WARM_UP + self.duration / 2;
         let look = port.filter(|_| looks).map(|port| {
             std::thread::spawn(move || {

@@ -234,9 +234,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| server | CPU s/GB | with the load's | rate | answers/s | ms to last byte p50, p99, p99.9 | own memory | TCP |"
+            "| server | CPU s/GB | with the load's | rate | answers/s | ms to last byte p50, p99, p99.9 | own memory | calls/GB | TCP |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for side in &self.sides {
             side.write_row(f)?;
         }
@@ -272,11 +272,14 @@ impl Side {
         let memory = self.runs.iter().filter_map(|run| run.memory).map(|memory| memory.anonymous_bytes).max();
         let memory =
             memory.map_or_else(|| "–".into(), |bytes| millrace_proto::units::Size(bytes).to_string());
+        let calls =
+            Spread::of(self.runs.iter().filter_map(|run| run.syscalls.as_ref()).map(|calls| calls.per_gb));
+        let calls = calls.map_or_else(|| "–".into(), |calls| format!("{:.0}", calls.median));
         let congestion = self.congestion.as_deref().unwrap_or("–");
         let title = format!("{}, {}", self.title(), self.asked);
         writeln!(
             f,
-            "| {title} | {cost} | {both} | {rates} | {answers} | {latencies} | {memory} | {congestion} |"
+            "| {title} | {cost} | {both} | {rates} | {answers} | {latencies} | {memory} | {calls} | {congestion} |"
         )
     }
 

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::cpu;
+
 /// Seconds of counting.
 const COUNTED_S: &str = "1";
 
@@ -19,9 +21,10 @@ pub(crate) struct SystemCalls {
     pub(crate) counted_by: String,
 }
 
-/// Counts the system calls of a process for a second, and says by which program; `None` where none may.
-pub(crate) fn count(pid: u32) -> Option<(u64, &'static str)> {
-    let pid = pid.to_string();
+/// Counts the system calls of a process and everything below it for a second, and says by which program; `None` where none may.
+pub(crate) fn count(root: u32) -> Option<(u64, &'static str)> {
+    let pids: Vec<String> = cpu::tree(root).iter().map(u32::to_string).collect();
+    let pid = pids.join(",");
     let perf = ["stat", "-e", "raw_syscalls:sys_enter", "-x,", "-p", &pid, "--", "sleep", COUNTED_S];
     if let Some(calls) = run("perf", &perf).and_then(|text| parse_perf(&text)) {
         return Some((calls, "perf"));

@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Pull what is named and serve it, until told to stop
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show the whole job on this machine: an origin, a relay, and downloads from it, checked byte by byte
     Demo,
     /// Add a content to the running relay

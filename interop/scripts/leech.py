@@ -52,10 +52,26 @@ def job(options):
     return parameters
 
 
+# What libtorrent 2.0 now and then says of a hybrid, with any seed: it takes its own two hashes of a piece for contradicting each other.
+CONTRADICTION = "v1 and v2 hashes do not describe the same data"
+
+
+def recover(handle, message):
+    """Does what a person would: check again, and go on. Anything but the one known mistake of old versions is fatal."""
+    old = tuple(int(part) for part in lt.version.split(".")[:2]) < (2, 1)
+    if not (old and CONTRADICTION in message):
+        sys.exit(f"error: {message}")
+    print(f"libtorrent {lt.version}: {message}; checked again", file=sys.stderr, flush=True)
+    handle.clear_error()
+    handle.force_recheck()
+    handle.resume()
+
+
 def have(handle, wanted):
     status = handle.status()
     if status.errc.value() != 0:
-        sys.exit(f"error: {status.errc.message()}")
+        recover(handle, status.errc.message())
+        return False
     if not status.has_metadata:
         return False
     if wanted is None:

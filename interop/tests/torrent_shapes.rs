@@ -141,7 +141,6 @@ fn v2_alone_and_the_v2_swarm_of_a_hybrid() {
     assert_eq!(content.infohash_v1, None);
     let job = Job::Torrent(scratch.file("v2.torrent", &relay.torrent(&content.id, false)));
     only.check(&libtorrent::start(&job, &scratch.folder("v2"), &["--peer", &peer]).finish());
-    check(&relay, &scratch, &only, &content, &[Client::Qbittorrent]);
 
     let both = awkward_tree(16 << 10);
     let (_origin, content) = pulled(&relay, &scratch, &both, both.hybrid());

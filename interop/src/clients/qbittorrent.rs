@@ -1,5 +1,7 @@
 //! qBittorrent without a window, asked by its web interface on loopback.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -44,13 +46,33 @@ pub fn start(job: &Job, folder: &Path) -> Leecher {
     command.args(["--skip-dialog=true", &job.as_argument()]).env("HOME", &profile);
     let process = Process::spawn(&mut command, profile.join("log"));
     let host = format!("Host: {control}");
-    let progress = move || {
+    let look = move || {
         // Its requests must name the host that it listens on, so this is written out.
         let answer = http::get(control, "/api/v2/torrents/info", &[&host, "Connection: close"]).ok()?;
         let list: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        list.get(0)?.get("progress")?.as_f64()
+        let job = list.get(0)?;
+        Some((job.get("progress")?.as_f64()?, job.get("state")?.as_str()? == "error"))
     };
-    until("qbittorrent-nox to take the job", PROMPT, &progress);
-    let done = move || progress().is_some_and(|progress| progress >= 1.0);
+    until("qbittorrent-nox to take the job", PROMPT, &look);
+    let done = move || {
+        let Some((progress, failed)) = look() else { return false };
+        if failed {
+            // See `scripts/leech.py`: the libtorrent in it now and then gives a hybrid up, with any seed.
+            super::say("qBittorrent: the job failed; checked again");
+            press(control, "recheck").and_then(|()| press(control, "resume")).ok();
+        }
+        progress >= 1.0 && !failed
+    };
     Leecher { name: "qBittorrent", process, done: Some(Box::new(done)), folder: folder.to_owned() }
+}
+
+/// What a person does who presses a button for all jobs.
+fn press(control: SocketAddr, button: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(control)?;
+    write!(
+        stream,
+        "POST /api/v2/torrents/{button} HTTP/1.1\r\nHost: {control}\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n\r\nhashes=all"
+    )?;
+    stream.read_to_end(&mut Vec::new()).map(|_| ())
 }

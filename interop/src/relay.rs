@@ -1,10 +1,12 @@
 //! The relay program as an operator runs it: `serve` as a child process, everything else by its command line and its HTTP
 //! addresses.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use millrace_proto::admin::{ContentState, ContentStatus, PerProtocol};
@@ -16,6 +18,10 @@ use crate::until;
 
 /// How long starting up, and any one command, may take on a busy machine.
 const PROMPT: Duration = Duration::from_secs(30);
+
+/// Where relays and clients of tests listen.
+const FIRST_PORT: u16 = 10_000;
+const PORTS: u16 = 20_000;
 
 /// A relay and what is needed to start it again on the same store and addresses.
 #[derive(Debug)]
@@ -246,8 +252,16 @@ pub fn free_address() -> SocketAddr {
 }
 
 fn free_address_on(address: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((address, 0)).expect("a free port");
-    listener.local_addr().expect("its address")
+    // Below the ports that the kernel gives to outgoing connections (`ip_local_port_range`): one of those could be in use by the time
+    // that it is wanted. Each process goes its own way through them, from a random start, and takes none twice.
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| {
+        let [low, high, ..] = RandomState::new().hash_one(()).to_le_bytes();
+        AtomicU16::new(u16::from_le_bytes([low, high]))
+    });
+    let mut ports = (0..PORTS).map(|_| FIRST_PORT + next.fetch_add(1, Ordering::Relaxed) % PORTS);
+    let free = ports.find(|port| TcpListener::bind((address, *port)).is_ok());
+    SocketAddr::from((address, free.expect("a free port")))
 }
 
 /// The address this machine would be seen by, if it is on any network.

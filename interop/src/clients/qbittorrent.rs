@@ -57,7 +57,7 @@ pub fn start(job: &Job, folder: &Path) -> Leecher {
     let done = move || {
         let Some((progress, failed)) = look() else { return false };
         if failed {
-            // See `scripts/leech.py`: the libtorrent in it now and then gives a hybrid up, with any seed.
+            // See `scripts/leech.py`: the libtorrent in it now and then gives a magnet link to a hybrid up.
             super::say("qBittorrent: the job failed; checked again");
             press(control, "recheck").and_then(|()| press(control, "resume")).ok();
         }

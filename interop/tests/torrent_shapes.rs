@@ -56,7 +56,7 @@ fn check(relay: &Relay, scratch: &Scratch, tree: &Tree, content: &ContentStatus,
     for client in clients.iter().filter(|client| client.is_installed()) {
         let torrent = relay.torrent_for(*client, &content.id, false);
         let job = Job::Torrent(scratch.file(&format!("{client:?}.torrent"), &torrent));
-        tree.check(&client.start(&job, scratch).finish());
+        tree.check(&client.download(&job, scratch));
     }
     assert_eq!(relay.served(&content.id).http, before, "BitTorrent carried every byte");
 }
@@ -123,7 +123,7 @@ fn a_magnet_link_with_metadata_from_the_relay() {
         let (_origin, content) = pulled(&relay, &scratch, &tree, metainfo);
         let magnet = until("a magnet link", PATIENCE, || relay.status(&content.id).magnet);
         for client in clients {
-            tree.check(&client.start(&Job::Magnet(magnet.clone()), &scratch).finish());
+            tree.check(&client.download(&Job::Magnet(magnet.clone()), &scratch));
         }
     }
 }

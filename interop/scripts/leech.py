@@ -52,7 +52,7 @@ def job(options):
     return parameters
 
 
-# What libtorrent 2.0 says of about one magnet link in fifteen to a hybrid with web seeds, a few at a time: pieces that arrive from the web
+# What libtorrent 2.0 says of about one magnet link in twenty-five to a hybrid with web seeds, a few at a time: pieces that arrive from the web
 # seed while the v2 hashes are on their way are taken for contradicting them. Not seen without web seeds, with a .torrent, or in 2.1.
 CONTRADICTION = "v1 and v2 hashes do not describe the same data"
 

@@ -31,11 +31,11 @@ mod tests {
 
     #[test]
     fn what_is_allocated_shows() {
-        let before = of_process(std::process::id()).unwrap();
         let block = std::hint::black_box(vec![1u8; 64 << 20]);
-        let after = of_process(std::process::id()).unwrap();
-        assert!(after.anonymous_bytes >= before.anonymous_bytes + (60 << 20), "{before:?} {after:?}");
-        assert!(after.resident_bytes >= after.anonymous_bytes);
+        // Not a difference: the tests beside this one allocate and free too. The kernel counts in batches.
+        let memory = of_process(std::process::id()).unwrap();
+        assert!(memory.anonymous_bytes >= 60 << 20, "{memory:?}");
+        assert!(memory.resident_bytes >= memory.anonymous_bytes, "{memory:?}");
         drop(block);
     }
 

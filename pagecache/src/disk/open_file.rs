@@ -50,6 +50,7 @@ pub struct OpenFile {
     /// Mapped when somebody asks: most files of a store of many are sent from without.
     mapped: OnceLock<Mapped>,
     map_bytes: u64,
+    bytes: u64,
     stamp: Option<Stamp>,
     shared: bool,
 }
@@ -76,7 +77,8 @@ impl OpenFile {
             Access::Stored => None,
             Access::InPlace(stamp) => Some(stamp),
         };
-        Ok(OpenFile { file, mapped: OnceLock::new(), map_bytes, stamp, shared: metadata.nlink() > 1 })
+        let (bytes, shared) = (metadata.size(), metadata.nlink() > 1);
+        Ok(OpenFile { file, mapped: OnceLock::new(), map_bytes, bytes, stamp, shared })
     }
 
     /// Its mapping, made by the first call. Empty where the process may have no more mappings (`vm.max_map_count`): the file
@@ -89,6 +91,12 @@ impl OpenFile {
     /// Bytes of the mapping, made or not.
     pub(super) fn map_bytes(&self) -> u64 {
         self.map_bytes
+    }
+
+    /// Bytes of the file when it was opened; it may have grown since.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The file, for positioned reads and for the residency probe.

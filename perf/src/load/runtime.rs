@@ -1,10 +1,12 @@
 //! Where load runs: one thread pinned to each core, with a glommio executor (io_uring), or where that is forbidden a current-thread
 //! tokio runtime (epoll). This is the one module that knows either; what is above it uses [`Runtime`] and [`Socket`].
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::time::TimeValLike as _;
+use nix::time::ClockId;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
@@ -23,7 +27,18 @@ const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// Operations that a ring takes at a time; more wait in user space.
 const RING_DEPTH: usize = 1024;
 
-/// Which of the two drives the load.
+/// How often [`spin`] goes round between two looks at the clock, which is a system call.
+const ROUNDS_A_LOOK: usize = 16;
+
+/// CPU time of all threads of this process in which they spun and found nothing to do.
+static SPUN_NS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Calls that this thread made on sockets.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What drives the load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Runtime {
@@ -32,6 +47,9 @@ pub(crate) enum Runtime {
     Uring,
     /// tokio over epoll.
     Epoll,
+    /// tokio over epoll, which looks for events again and again and never sleeps. What is measured is then the server alone: it does
+    /// not pay for waking the thread that takes its bytes, as no machine behind a network card makes it pay.
+    Spinning,
 }
 
 impl std::fmt::Display for Runtime {
@@ -39,6 +57,7 @@ impl std::fmt::Display for Runtime {
         f.write_str(match self {
             Runtime::Uring => "io_uring (glommio)",
             Runtime::Epoll => "epoll (tokio)",
+            Runtime::Spinning => "epoll (tokio), spinning",
         })
     }
 }
@@ -88,10 +107,14 @@ impl Runtime {
     {
         std::thread::spawn(move || match self {
             Runtime::Uring => Ok(executor(Placement::Fixed(core))?.run(make())),
-            Runtime::Epoll => {
+            Runtime::Epoll | Runtime::Spinning => {
                 pin_to(&[core])?;
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                Ok(LocalSet::new().block_on(&runtime, make()))
+                let tasks = LocalSet::new();
+                if self == Runtime::Spinning {
+                    tasks.spawn_local(spin());
+                }
+                Ok(tasks.block_on(&runtime, make()))
             }
         })
     }
@@ -100,7 +123,7 @@ impl Runtime {
     pub(crate) fn spawn(self, future: impl Future<Output = ()> + 'static) -> Task {
         match self {
             Runtime::Uring => Task::Uring(glommio::spawn_local(future)),
-            Runtime::Epoll => Task::Epoll(tokio::task::spawn_local(future)),
+            Runtime::Epoll | Runtime::Spinning => Task::Epoll(tokio::task::spawn_local(future)),
         }
     }
 
@@ -108,7 +131,7 @@ impl Runtime {
     pub(crate) async fn sleep(self, time: Duration) {
         match self {
             Runtime::Uring => glommio::timer::sleep(time).await,
-            Runtime::Epoll => tokio::time::sleep(time).await,
+            Runtime::Epoll | Runtime::Spinning => tokio::time::sleep(time).await,
         }
     }
 
@@ -123,7 +146,7 @@ impl Runtime {
                 stream.set_nodelay(true)?;
                 Ok(Socket::Uring(stream))
             }
-            Runtime::Epoll => {
+            Runtime::Epoll | Runtime::Spinning => {
                 let connecting = tokio::net::TcpStream::connect(to);
                 let stream =
                     tokio::time::timeout(within, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
@@ -131,6 +154,27 @@ impl Runtime {
                 Ok(Socket::Epoll(stream))
             }
         }
+    }
+}
+
+/// CPU time in which spinning threads of this process found nothing to do. That is not what taking the bytes costs.
+pub(crate) fn spun() -> Duration {
+    Duration::from_nanos(SPUN_NS.load(Ordering::Relaxed))
+}
+
+/// Keeps the thread from ever waiting in epoll, as there is always this to do.
+async fn spin() {
+    let used = || ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(0, |time| time.num_nanoseconds());
+    let (mut looked, mut calls) = (used(), 0);
+    loop {
+        for _ in 0..ROUNDS_A_LOOK {
+            yield_now().await;
+        }
+        let (now, calls_now) = (used(), CALLS.get());
+        if calls_now == calls {
+            SPUN_NS.fetch_add(u64::try_from(now - looked).unwrap_or(0), Ordering::Relaxed);
+        }
+        (looked, calls) = (now, calls_now);
     }
 }
 
@@ -232,6 +276,7 @@ impl Socket {
 }
 
 fn receive(fd: RawFd, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+    CALLS.set(CALLS.get() + 1);
     loop {
         match recv(fd, buffer, flags) {
             Err(Errno::EINTR) => {}

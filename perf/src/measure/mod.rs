@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 
 use crate::interrupt::Interrupt;
 use crate::load::meter::{Phase, Totals};
-use crate::load::runtime::Runtime;
+use crate::load::runtime::{Runtime, spun};
 use crate::load::{Load, Running};
 use crate::progress::Progress;
 use crate::report::{Cost, Measurement, Percentiles, gigabytes};
@@ -96,7 +96,7 @@ impl Reading {
             at: Instant::now(),
             totals: running.board.totals(),
             server_cpu,
-            load_cpu: cpu::own(),
+            load_cpu: cpu::own().saturating_sub(spun()),
             disk_bytes: server.pid.and_then(disk::read_by),
         })
     }

@@ -98,7 +98,10 @@ impl KeptFiles {
             }
             let until_ms = &mut kept.resident_until_ms[index];
             if *until_ms <= now_ms {
-                if !is_resident(window * WINDOW_BYTES, WINDOW_BYTES) {
+                // The last one is as long as the file: there is no page behind its end.
+                let start = window * WINDOW_BYTES;
+                let window_bytes = file.bytes().saturating_sub(start).min(WINDOW_BYTES);
+                if window_bytes == 0 || !is_resident(start, window_bytes) {
                     return is_resident(offset, bytes);
                 }
                 *until_ms = now_ms + RESIDENT_MS;
@@ -188,6 +191,25 @@ mod tests {
         kept.begin_turn(at(4));
         kept.begin_turn(at(5));
         assert_eq!((holders(), kept.places.len()), ([0; 3], 0));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_found_in_memory_is_remembered_to_the_end_of_the_file() {
+        let folder = std::env::temp_dir().join(format!("millrace-kept-end-{}", std::process::id()));
+        let store = Store::open(&folder, Options::default()).unwrap();
+        if !millrace_pagecache::disk::residency::probe_works(&folder).unwrap() {
+            use std::io::Write as _;
+            writeln!(std::io::stderr(), "skipped: cachestat does not work in {}", folder.display()).ok();
+            return;
+        }
+        let new = NewContent::single_of_length(ContentId([1; 16]), "x", 300_000, 16_384, "\"e\"").unwrap();
+        let file = store.add(new).unwrap().file(FileIndex(0)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(file.file(), &[1; 300_000], 0).unwrap();
+        let mut kept = KeptFiles::new(1);
+        kept.begin_turn(at(1));
+        assert!(kept.resident(&file, 290_000, 10_000) && kept.resident(&file, 0, 10));
+        assert_eq!(kept.files[0].resident_until_ms, [1_000 + RESIDENT_MS; 2]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

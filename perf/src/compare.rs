@@ -3,12 +3,15 @@
 mod cold;
 mod contest;
 mod hashing;
-mod memory_limit;
 pub(crate) mod network;
 mod outcome;
+mod own;
 mod residency;
+mod row;
 mod rows;
-pub(crate) mod spread;
+mod scale;
+mod side;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,18 +21,22 @@ use anyhow::bail;
 use clap::Args;
 use millrace_proto::units::Size;
 
-use crate::cli::{ReportArgs, Span};
+use crate::cli::ReportArgs;
 use crate::cores::{self, Split};
 use crate::interrupt::Interrupt;
+use crate::settings::Span;
 use contest::Contest;
 use outcome::Comparison;
 
 /// `compare`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
     /// P1 to P4 with shorter runs: ten minutes at most
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Every row for a fraction of a second, on small files, once: shows that it runs, not how fast
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) tiny: bool,
     /// What to compare, such as P1,P3 [default: everything]
     #[arg(long, value_name = "LIST")]
     pub(crate) rows: Option<String>,
@@ -70,11 +77,18 @@ const QUICK: &str = "P1,P2,P3,P4";
 /// Shortest test file: leechers ask for pieces of it at random, which shall not come from the processor's cache.
 const CONTENT_BYTES_MIN: u64 = 16 << 20;
 
+/// The same as a matter of seconds.
+fn tiny(args: CompareArgs) -> CompareArgs {
+    let duration = args.duration.or(Some(Span(Duration::from_millis(200))));
+    CompareArgs { repeats: 1, duration, content_bytes: Size(CONTENT_BYTES_MIN), ..args }
+}
+
 /// Compares.
 ///
 /// # Errors
 /// What keeps anything from being compared; a peer that is absent does not.
 pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let args = &if args.tiny { tiny(args.clone()) } else { args.clone() };
     let rows = rows::choose(args.rows.as_deref().or(args.quick.then_some(QUICK)))?;
     if args.repeats == 0 {
         bail!("--repeats: at least 1");

@@ -10,11 +10,10 @@ use millrace_proto::merkle::{PieceHasher, leaf_width};
 use millrace_proto::metainfo::{Builder, Metainfo, choose_piece_bytes, plan_files};
 use millrace_proto::units::{Rate, Size};
 
-use crate::compare::spread::Spread;
 use crate::interrupt::Interrupt;
 use crate::load::once::Download;
 use crate::load::runtime::Runtime;
-use crate::load::{BittorrentLoad, HttpLoad, Load, Order};
+use crate::load::{Aborting, BittorrentLoad, HttpLoad, Load, Order};
 use crate::measure::cpu;
 use crate::measure::latency::Latencies;
 use crate::origin::{Origin, OriginPlan};
@@ -22,10 +21,11 @@ use crate::payload::Payload;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::pull::PullMeasurement;
+use crate::report::spread::Spread;
 use crate::report::{Cost, Report};
 use crate::server::relay::{self, Relay, RelayPlan};
-use crate::server::scratch::Scratch;
 use crate::server::{HttpFile, Torrent};
+use crate::stage::Stage;
 
 /// Longest a round may take beyond what the origin's rate makes of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,46 +37,51 @@ const LOOK: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Whatever keeps it from being measured.
-pub(crate) fn run(
-    plan: &Plan,
-    runtime: Runtime,
-    interrupt: &Interrupt,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let scratch = Scratch::create(plan.folder.as_deref())?;
-    let pull = &plan.pull;
+pub(crate) fn run(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let pull = measure(stage)?;
+    report.missed.extend(stage.plan.floors.iter().filter_map(|floor| floor.missed_by_pull(&pull)));
+    report.pulls.push(pull);
+    report.note("the origin runs on the cores of the load");
+    Ok(())
+}
+
+/// Runs all rounds.
+///
+/// # Errors
+/// Whatever keeps it from being measured.
+pub(crate) fn measure(stage: &Stage<'_>) -> anyhow::Result<PullMeasurement> {
+    let (plan, interrupt) = (stage.plan, stage.interrupt);
     let origin = Origin::start(OriginPlan {
         seed: plan.seed,
         length: plan.content_bytes,
-        rate: pull.origin_rate,
-        delay: pull.origin_delay,
+        rate: plan.pull.origin_rate,
+        delay: plan.pull.origin_delay,
     })
     .context("starting the origin")?;
-    let relay_plan =
-        plan.relay(&scratch, Vec::new())?.context("faststart starts its own relay: leave --target out")?;
-    let relay_plan = RelayPlan { pull_through: Some(origin.address()), ..relay_plan };
+    let relay_plan = RelayPlan { pull_through: Some(origin.address()), ..stage.relay(Vec::new())? };
     let relay = relay_plan.start(interrupt)?;
-    let progress = Progress::rounds(&name(plan), pull.rounds);
+    let progress = Progress::rounds(&name(plan), plan.pull.rounds);
     let rounds = Rounds {
         plan,
-        runtime,
+        runtime: stage.runtime,
         interrupt,
         origin: &origin,
         relay: &relay,
         relay_plan: &relay_plan,
         progress,
     };
-    let measurement = rounds.run()?;
-    report.note("the origin runs on the cores of the load");
-    report.pulls.push(measurement);
-    Ok(())
+    rounds.run()
 }
 
 fn name(plan: &Plan) -> String {
     let clients = plan.http_connections + plan.bittorrent_connections;
     let hashes = if plan.pull.known_hashes { "known" } else { "unknown" };
     let size = Size(plan.content_bytes);
-    format!("pull of {size} by {clients} clients, hashes {hashes}")
+    let aborting = match plan.pull.aborting {
+        0 => String::new(),
+        count => format!(", {count} of which go away"),
+    };
+    format!("pull of {size} by {clients} clients{aborting}, hashes {hashes}")
 }
 
 struct Rounds<'a> {
@@ -104,14 +109,13 @@ impl Rounds<'_> {
     fn run(&self) -> anyhow::Result<PullMeasurement> {
         let (mut relayed, mut direct) = (Tally::default(), Tally::default());
         let mut used = Duration::ZERO;
-        let mut piece_bytes = None;
+        let known_hashes = self.plan.pull.known_hashes;
         for round in 0..self.plan.pull.rounds {
             self.progress.round(round);
             let round = round as u64;
             self.round(&self.direct(round * 2), round * 2, &mut direct)?;
             let before = cpu::of_tree(self.relay.process.pid());
             let load = self.relayed(round * 2 + 1)?;
-            piece_bytes = load.bittorrent.as_ref().map(|bittorrent| bittorrent.torrent.piece_bytes);
             self.round(&load, round * 2 + 1, &mut relayed)?;
             let after = cpu::of_tree(self.relay.process.pid());
             let spent = before.zip(after).context("the relay is gone")?;
@@ -127,10 +131,11 @@ impl Rounds<'_> {
             workload: name(self.plan),
             version: relay::version(&self.relay_plan.program),
             clients: connections,
+            aborting: self.plan.pull.aborting as u64,
             rounds: self.plan.pull.rounds as u64,
             content_bytes,
-            known_hashes: self.plan.pull.known_hashes,
-            piece_bytes,
+            known_hashes,
+            piece_bytes: known_hashes.then(|| choose_piece_bytes(content_bytes)),
             origin_rate: self.plan.pull.origin_rate,
             origin_delay_ms: self.plan.pull.origin_delay.as_secs_f64() * 1000.0,
             first_byte,
@@ -194,18 +199,29 @@ impl Rounds<'_> {
         let (http, bittorrent) = (self.plan.http_connections, self.plan.bittorrent_connections);
         if !self.plan.pull.known_hashes {
             let path = format!("/pull/perf{}", Origin::path(number));
-            return Ok(self.load(number, Some((remote.address, path, http)), None));
+            let load = self.load(number, Some((remote.address, path, http)), None);
+            return Ok(Load { aborting: self.aborting(), ..load });
         }
         let url = format!("http://{}{}", self.origin.address(), Origin::path(number));
         let content = self.relay_plan.add(&url, &self.torrent(number)?)?;
         let server = remote.describe(&content, true)?;
         let file = server.http.context("the relay named no file")?;
         let torrent = server.bittorrent.filter(|_| bittorrent > 0);
-        Ok(self.load(
-            number,
-            (http > 0).then_some((remote.address, file.path, http)),
-            torrent.map(|torrent| (torrent, bittorrent)),
-        ))
+        Ok(Load {
+            aborting: self.aborting(),
+            ..self.load(
+                number,
+                (http > 0).then_some((remote.address, file.path, http)),
+                torrent.map(|torrent| (torrent, bittorrent)),
+            )
+        })
+    }
+
+    /// Of both protocols alike.
+    fn aborting(&self) -> Aborting {
+        let (http, bittorrent) = (self.plan.http_connections, self.plan.bittorrent_connections);
+        let of_http = (self.plan.pull.aborting * http).div_ceil(http + bittorrent);
+        Aborting { http: of_http, bittorrent: self.plan.pull.aborting - of_http }
     }
 
     fn load(
@@ -217,15 +233,23 @@ impl Rounds<'_> {
         let length = self.plan.content_bytes;
         let http = http.map(|(address, path, connections)| HttpLoad {
             file: HttpFile { address, host: address.to_string(), path, length },
+            paths: std::sync::Arc::default(),
             connections,
             range_bytes: length,
+            ranges: None,
             rate: None,
         });
         let queue = self.plan.queue;
         let bittorrent =
             bittorrent.map(|(torrent, connections)| BittorrentLoad { torrent, connections, queue });
-        let verify = self.plan.verify.then(|| self.origin.payload(number));
-        Load { http, bittorrent, order: Order::Sequential, seed: self.plan.seed, verify }
+        Load {
+            http,
+            bittorrent,
+            order: Order::Sequential,
+            seed: self.plan.seed,
+            aborting: Aborting::default(),
+            verify: self.plan.verify.then(|| self.origin.payload(number)),
+        }
     }
 
     /// Writes the torrent that a publisher would have made of file `number`.

@@ -1,6 +1,8 @@
 //! `millrace-perf`: load over HTTP and BitTorrent, and what it costs the server.
 #![forbid(unsafe_code)]
 
+mod beside;
+mod bounds;
 mod cli;
 mod cold;
 mod compare;
@@ -8,6 +10,7 @@ mod cores;
 mod faststart;
 mod interrupt;
 mod load;
+mod made;
 mod measure;
 mod origin;
 mod payload;
@@ -18,6 +21,9 @@ mod report;
 mod run;
 mod scenario;
 mod server;
+mod settings;
+mod stage;
+mod subject;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -26,10 +32,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use cli::{Cli, Command, Kind, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
+use cli::{Cli, Command, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
 use interrupt::{Interrupt, Interrupted};
-use plan::{Plan, Subject};
+use plan::Plan;
 use report::Report;
+use settings::Kind;
+use stage::Stage;
+use subject::Subject;
 
 /// Wrong usage or settings.
 const USAGE: u8 = 2;
@@ -123,12 +132,11 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
                 }
             });
         }
+        let stage = Stage::set(plan, runtime, &interrupt)?;
         match plan.kind {
-            Kind::Faststart => faststart::run(plan, runtime, &interrupt, &mut report)?,
-            Kind::Cold => cold::run(plan, runtime, &interrupt, &mut report)?,
-            Kind::Http | Kind::Bt | Kind::Mixed | Kind::Caps | Kind::Soak => {
-                run::run(plan, runtime, &interrupt, &mut report)?
-            }
+            Kind::Faststart => faststart::run(&stage, &mut report)?,
+            Kind::Cold => cold::run(&stage, &mut report)?,
+            Kind::Http | Kind::Bt | Kind::Mixed | Kind::Caps | Kind::Soak => run::run(&stage, &mut report)?,
         }
     }
     write_report(&report, to)?;

@@ -1,26 +1,22 @@
 //! From settings to a checked [`Plan`]: past this module nothing means "default", and every error names the flag that has to change.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use millrace_proto::units::{Rate, Size};
 
-use crate::cli::{InfohashName, Kind, OrderName, Settings};
 use crate::cores::Split;
-use crate::load::{BittorrentLoad, HttpLoad, Load, Order};
+use crate::load::{Aborting, BittorrentLoad, HttpLoad, Load, Order};
+use crate::made;
 use crate::payload::Payload;
 use crate::report::floor::Floor;
 use crate::server::Server;
 use crate::server::relay::{self, RelayPlan};
-use crate::server::remote::{InfohashKind, Remote};
 use crate::server::scratch::Scratch;
-
-/// Connections that are more than anybody means.
-const CONNECTIONS_MAX: usize = 1_000_000;
-
-/// The congestion control that comparisons are made with.
-const CONGESTION: &str = "cubic";
+use crate::settings::{Kind, OrderName, Settings};
+use crate::subject::Subject;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -44,8 +40,11 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) floors: Vec<Floor>,
     pub(crate) pull: PullPlan,
+    pub(crate) store: StorePlan,
     /// Connections that do nothing.
     pub(crate) idle: usize,
+    /// Bytes of a file that is asked for beside the load and is not in memory; 0 is none.
+    pub(crate) cold_bytes: u64,
     /// Whether system calls are counted.
     pub(crate) syscalls: bool,
     /// Whether this is one of a sweep over the number of connections.
@@ -62,18 +61,46 @@ pub(crate) struct PullPlan {
     pub(crate) origin_delay: Duration,
     pub(crate) rounds: usize,
     pub(crate) known_hashes: bool,
+    /// Clients that go away in the middle.
+    pub(crate) aborting: usize,
 }
 
-/// What is measured.
-#[derive(Debug, Clone)]
-pub(crate) enum Subject {
-    /// A relay that runs already; its process, if that is here.
-    Running(Remote, Option<u32>),
-    /// One to be started.
-    Own { relay: Option<PathBuf>, io: Option<String>, congestion: Option<String>, infohash: InfohashKind },
+/// What a relay of our own has, and what of it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StorePlan {
+    /// Contents, all of the same length.
+    pub(crate) contents: usize,
+    /// Those of them that are asked for.
+    pub(crate) asked: usize,
+    /// Whether the test file is a hole.
+    pub(crate) sparse: bool,
+    /// Different ranges that are asked for; `None` is all.
+    pub(crate) ranges: Option<u64>,
+}
+
+impl StorePlan {
+    /// Whether the store is made, and the relay started on it, rather than a file given to it.
+    pub(crate) fn is_made(&self) -> bool {
+        self.contents > 1 || self.sparse
+    }
+
+    /// Paths of what is asked for, where there are many contents.
+    fn paths(&self) -> Arc<[String]> {
+        let asked = if self.contents > 1 { self.asked } else { 0 };
+        (0..asked as u64).map(made::path).collect()
+    }
 }
 
 impl Plan {
+    /// Whether a relay for the other plan serves this one as well.
+    pub(crate) fn has_same_relay(&self, other: &Plan) -> bool {
+        let has = |plan: &Plan| {
+            let StorePlan { contents, sparse, .. } = plan.store;
+            (contents, sparse, plan.content_bytes, plan.cold_bytes, plan.cores.server.clone())
+        };
+        has(self) == has(other)
+    }
+
     /// One plan, or one for each number of connections of a sweep.
     ///
     /// # Errors
@@ -101,7 +128,7 @@ impl Plan {
     /// # Errors
     /// The first flag that cannot be.
     pub(crate) fn check(kind: Kind, settings: &Settings, cores_allowed: &[usize]) -> anyhow::Result<Plan> {
-        let subject = subject(settings)?;
+        let subject = Subject::of(settings)?;
         let is_running = matches!(subject, Subject::Running(..));
         let known_hashes = settings.known_hashes.unwrap_or(false);
         let connections = |default| settings.connections.unwrap_or(default);
@@ -156,7 +183,15 @@ impl Plan {
                 origin_delay: settings.origin_delay.map_or(Duration::ZERO, |span| span.0),
                 rounds: settings.rounds.unwrap_or(if kind == Kind::Faststart { 20 } else { 3 }),
                 known_hashes,
+                aborting: settings.aborting.unwrap_or(0),
             },
+            store: StorePlan {
+                contents: settings.contents.unwrap_or(1),
+                asked: settings.asked.or(settings.contents).unwrap_or(1),
+                sparse: settings.sparse.unwrap_or(false),
+                ranges: settings.ranges,
+            },
+            cold_bytes: settings.beside_cold.map_or(0, |Size(bytes)| bytes),
             idle: settings.idle.unwrap_or(0),
             syscalls: settings.syscalls.unwrap_or(false),
             swept: !settings.sweep.is_empty(),
@@ -169,47 +204,6 @@ impl Plan {
         Ok(plan)
     }
 
-    fn bounds(&self) -> anyhow::Result<()> {
-        let connections = self.http_connections + self.bittorrent_connections;
-        if connections == 0 || connections > CONNECTIONS_MAX {
-            bail!("--connections: from 1 to {CONNECTIONS_MAX}");
-        }
-        if self.range_bytes == 0 {
-            bail!("--range-bytes: at least 1");
-        }
-        if self.content_bytes < 16 * 1024 {
-            bail!("--content-bytes: at least 16KiB");
-        }
-        if self.queue == 0 || self.queue > 100_000 {
-            bail!("--queue: from 1 to 100000");
-        }
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
-            bail!("--rate: more than 0");
-        }
-        if self.pull.rounds == 0 || self.pull.rounds > 100_000 {
-            bail!("--rounds: from 1 to 100000");
-        }
-        if self.pull.origin_rate == Some(0) {
-            bail!("--origin-rate: more than 0");
-        }
-        if self.kind == Kind::Faststart && !self.floors.is_empty() {
-            bail!("--floor: faststart has none yet");
-        }
-        if self.idle > CONNECTIONS_MAX {
-            bail!("--idle: at most {CONNECTIONS_MAX}");
-        }
-        if self.caps.is_some_and(|(first, then)| first == 0 || then == 0) {
-            bail!("--cap, --cap-then: more than 0");
-        }
-        if self.kind == Kind::Caps && matches!(self.subject, Subject::Running(..)) {
-            bail!("caps starts its own relay: leave --target out");
-        }
-        if self.duration.is_zero() {
-            bail!("--duration: more than 0");
-        }
-        Ok(())
-    }
-
     /// What to put on `server`.
     ///
     /// # Errors
@@ -217,8 +211,14 @@ impl Plan {
     pub(crate) fn load(&self, server: &Server) -> anyhow::Result<Load> {
         let http = (self.http_connections > 0).then(|| {
             let file = server.http.clone().with_context(|| format!("{} has no HTTP address", server.name))?;
-            let (connections, range_bytes, rate) = (self.http_connections, self.range_bytes, self.rate);
-            anyhow::Ok(HttpLoad { file, connections, range_bytes, rate })
+            anyhow::Ok(HttpLoad {
+                file,
+                paths: self.store.paths(),
+                connections: self.http_connections,
+                range_bytes: self.range_bytes,
+                ranges: self.store.ranges,
+                rate: self.rate,
+            })
         });
         let bittorrent = (self.bittorrent_connections > 0).then(|| {
             let torrent = server.bittorrent.clone();
@@ -234,6 +234,7 @@ impl Plan {
             bittorrent: bittorrent.transpose()?,
             order: self.order,
             seed: self.seed,
+            aborting: Aborting::default(),
             verify: self.verify.then(|| Payload::new(self.seed)),
         })
     }
@@ -257,42 +258,6 @@ impl Plan {
             pull_through: None,
         }))
     }
-}
-
-fn subject(settings: &Settings) -> anyhow::Result<Subject> {
-    let infohash = match settings.infohash {
-        None | Some(InfohashName::V1) => InfohashKind::V1,
-        Some(InfohashName::V2) => InfohashKind::V2,
-    };
-    let Some(url) = &settings.target else {
-        for (flag, given) in [
-            ("--target-bt", settings.target_bt.is_some()),
-            ("--target-pid", settings.target_pid.is_some()),
-            ("--content", settings.content.is_some()),
-        ] {
-            if given {
-                bail!("{flag} goes with --target");
-            }
-        }
-        let (relay, io) = (settings.relay.clone(), settings.io.clone());
-        let usual = || relay::may_choose(CONGESTION).then(|| CONGESTION.to_owned());
-        let congestion = settings.congestion.clone().or_else(usual);
-        return Ok(Subject::Own { relay, io, congestion, infohash });
-    };
-    for (flag, given) in [
-        ("--relay", settings.relay.is_some()),
-        ("--server-core", settings.server_core.is_some()),
-        ("--io", settings.io.is_some()),
-        ("--congestion", settings.congestion.is_some()),
-    ] {
-        if given {
-            bail!("{flag} is for a relay that this program starts: leave it out with --target");
-        }
-    }
-    let mut remote = Remote::parse(url, settings.target_bt)?;
-    remote.content = settings.content.clone();
-    remote.infohash = infohash;
-    Ok(Subject::Running(remote, settings.target_pid))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use crate::cli::{Kind, Settings, Span};
+use crate::settings::{Kind, Settings, Span};
 
 /// Reads a file.
 ///
@@ -15,7 +15,11 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Settings> {
     parse(&text).with_context(|| path.display().to_string())
 }
 
-fn parse(text: &str) -> anyhow::Result<Settings> {
+/// Reads the text of one.
+///
+/// # Errors
+/// What is wrong with it, by line and key.
+pub(crate) fn parse(text: &str) -> anyhow::Result<Settings> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
         let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
@@ -49,6 +53,7 @@ pub(crate) fn tiny(settings: Settings) -> Settings {
 
     use millrace_proto::units::Size;
     let size = |bytes: Option<Size>, most: u64| Some(Size(bytes.map_or(most, |Size(bytes)| bytes.min(most))));
+    let size_if = |bytes: Option<Size>, most: u64| bytes.map(|Size(bytes)| Size(bytes.min(most)));
     Settings {
         content_bytes: size(settings.content_bytes, 8 << 20),
         range_bytes: size(settings.range_bytes, 1 << 20),
@@ -56,11 +61,16 @@ pub(crate) fn tiny(settings: Settings) -> Settings {
         connections: Some(settings.connections.unwrap_or(8).min(8)),
         rate: settings.rate.map(|rate| rate.min(200.0)),
         idle: settings.idle.map(|idle| idle.min(50)),
+        aborting: settings.aborting.map(|aborting| aborting.min(4)),
+        beside_cold: size_if(settings.beside_cold, 64 << 20),
+        contents: settings.contents.map(|contents| contents.min(100)),
+        asked: settings.asked.map(|asked| asked.min(10)),
         origin_rate: None,
         rounds: Some(settings.rounds.unwrap_or(2).min(2)),
         duration: Some(Span(Duration::from_millis(300))),
         warm_up: Some(Span(Duration::from_millis(100))),
-        verify: Some(settings.target.is_none()),
+        // A hole is not the test file, and many contents are none of it.
+        verify: Some(settings.target.is_none() && settings.sparse.is_none() && settings.contents.is_none()),
         // How fast a tiny run is says nothing.
         floor: Vec::new(),
         ..settings

@@ -2,34 +2,23 @@
 //! next, and has memory for a quarter of the file: a memory cgroup sees to that, or where none can be had, somebody who drops pages behind it.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::contest::{Contest, connections};
-use super::memory_limit::MemoryLimit;
-use super::outcome::{Comparison, Outcome, Side};
-use super::rows::{Ask, Entry, Row, Who};
+use super::outcome::{Comparison, Outcome};
+use super::row::{Ask, Entry, Row, Who};
+use super::side::Side;
 use crate::interrupt::Interrupted;
+use crate::measure::cool::{Behind, RESIDENT_MAX, cool};
 use crate::measure::{cpu, disk};
 use crate::peers::{self, Ground, fio};
 use crate::server::Server;
+use crate::server::memory_limit::MemoryLimit;
 use crate::server::scratch::Scratch;
 
 /// The share of the file that fits in memory.
 const ALLOWED: u64 = 4;
-
-/// Share of the file that may be left in memory when a run begins.
-const RESIDENT_MAX: f64 = 0.02;
-
-/// How often the page cache is told to let go.
-const ATTEMPTS: u32 = 8;
-
-/// Between two times that pages are dropped behind a server.
-const DROP_EVERY: Duration = Duration::from_millis(50);
 
 impl Contest<'_> {
     /// As a hot row, with a start for each run.
@@ -85,9 +74,13 @@ impl Contest<'_> {
         }
         let mut files = disk::files_below(scratch.path(), self.args.content_bytes.0)?;
         files.push(file.to_owned());
-        cool(&files)?;
+        let left = cool(&files)?.context("no fincore here: apt install util-linux")?;
+        if left > RESIDENT_MAX {
+            bail!("{:.0} % of the test file stay in memory", left * 100.0);
+        }
         let behind = limit.is_none().then(|| Behind::start(files));
-        let mut side = Side::new(entry.who, &server.name, &server.version, entry.ask, &self.cores);
+        let mut side =
+            Side::new(entry.who, &server.name, &server.version, entry.ask.to_string(), &self.cores);
         let name = format!("{run} {}", server.name);
         let measured = self.run_one(&server, &mut side, entry.ask, &name);
         drop(behind);
@@ -120,58 +113,8 @@ impl Contest<'_> {
         let reading = fio::Reading { file, cores, range_bytes: bytes, depth, duration: self.duration };
         let measurement = fio::run(&program, run, &reading, &self.interrupt)?;
         let (name, version) = (measurement.server.clone(), measurement.version.clone());
-        let mut side = Side::new(entry.who, &name, &version, entry.ask, &self.cores);
+        let mut side = Side::new(entry.who, &name, &version, entry.ask.to_string(), &self.cores);
         side.runs.push(measurement);
         Ok(side)
-    }
-}
-
-/// Takes files out of memory and checks that they are gone.
-fn cool(files: &[std::path::PathBuf]) -> anyhow::Result<()> {
-    for file in files {
-        let mut resident = None;
-        for attempt in 0..ATTEMPTS {
-            disk::drop_from_cache(file)?;
-            resident = disk::resident_share(file);
-            if resident.is_some_and(|share| share <= RESIDENT_MAX) {
-                break;
-            }
-            // Pages on their way between the lists of the kernel cannot be dropped just now.
-            std::thread::sleep(DROP_EVERY * attempt);
-        }
-        let resident = resident.context("no fincore here: apt install util-linux")?;
-        if resident > RESIDENT_MAX {
-            bail!("{:.0} % of {} stay in memory", resident * 100.0, file.display());
-        }
-    }
-    Ok(())
-}
-
-/// Drops the pages of files again and again while it lives.
-struct Behind {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Behind {
-    fn start(files: Vec<std::path::PathBuf>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let told = over.clone();
-        let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
-                // What cannot be dropped now can be the next time.
-                files.iter().for_each(|file| drop(disk::drop_from_cache(file)));
-                std::thread::sleep(DROP_EVERY);
-            }
-        });
-        Behind { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // It cannot panic.
-        self.thread.take().map(JoinHandle::join);
     }
 }

@@ -2,43 +2,41 @@
 //! meets all of them.
 
 use std::path::Path;
-use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use millrace_proto::admin::ContentStatus;
 use millrace_proto::metainfo::Metainfo;
 
 use super::CompareArgs;
-use super::outcome::{Comparison, Outcome, Side};
+use super::network;
+use super::outcome::{Comparison, Outcome};
 use super::residency;
-use super::rows::{Ask, Kind, Row, Who};
+use super::row::{Ask, Kind, Row, Who};
+use super::side::Side;
 use crate::cores::Split;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::load::runtime::Runtime;
-use crate::load::{BittorrentLoad, HttpLoad, Load, Order};
+use crate::load::{Aborting, BittorrentLoad, HttpLoad, Load, Order};
 use crate::measure::{Window, disk, measure};
-use crate::payload::Payload;
 use crate::peers::{Absent, Found, Ground, Peer, Seed, libtorrent, nginx, rqbit, transmission};
 use crate::report::Measurement;
+use crate::server::Server;
 use crate::server::relay::{self, RelayPlan};
 use crate::server::remote::InfohashKind;
 use crate::server::scratch::Scratch;
-use crate::server::{PATIENCE, Server, fetch};
+use crate::stage::write_payload;
 
 /// Time for connections to open and windows to grow before each window.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What drives the load. A server that sends to a reader who sleeps pays for waking it, by an interrupt to the other core each time: with
 /// answers of 16 KiB over loopback that can cost as much as half of what the server itself costs, and hides what is compared. No card makes
 /// a server pay that.
-const LOAD: Runtime = Runtime::Spinning;
+pub(super) const LOAD: Runtime = Runtime::Spinning;
 
 /// What the test file and the order of requests follow from.
 const SEED: u64 = 1;
-
-/// Bytes per second that hashing surely reaches.
-const SLOWEST_HASHING: u64 = 20_000_000;
 
 const FILE_NAME: &str = "payload.bin";
 
@@ -66,16 +64,25 @@ impl Contest<'_> {
     /// Our relay cannot be measured, the machine is not fit for it, or Ctrl-C.
     pub(super) fn run(&self, rows: &[&Row], comparison: &mut Comparison) -> anyhow::Result<()> {
         let scratch = Scratch::create(self.args.folder.as_deref())?;
-        let file = scratch.path().join(FILE_NAME);
-        let mut writer = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create_new(&file)?);
-        Payload::new(SEED).write(&mut writer, self.args.content_bytes.0).context("writing the test file")?;
-        writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
+        let file = write_payload(scratch.path(), FILE_NAME, SEED, self.args.content_bytes.0)?;
         for row in rows {
             eprintln!("{}: {}", row.name, row.about);
             let outcome = match row.kind {
                 Kind::Hot => self.row(row, &file, comparison)?,
                 Kind::Cold => self.cold_row(row, &file, comparison)?,
                 Kind::Hashing => self.hashing_row(row, comparison)?,
+                Kind::Scenario(text) => self.own_row(row, text)?,
+                Kind::Scale(scenarios) => self.scale_row(row, scenarios)?,
+                Kind::Shards(text) => match self.shards_row(row, text)? {
+                    Some(outcome) => outcome,
+                    None => {
+                        comparison.note(format!(
+                            "{}: not enough cores: two shards and two threads of load take four",
+                            row.about
+                        ));
+                        continue;
+                    }
+                },
             };
             eprintln!("{outcome}");
             comparison.outcomes.push(outcome);
@@ -95,7 +102,13 @@ impl Contest<'_> {
         for entry in row.entries {
             let mine = servers.iter().enumerate().filter(|(_, (who, _))| *who == entry.who);
             contenders.extend(mine.map(|(server, (_, described))| {
-                let side = Side::new(entry.who, &described.name, &described.version, entry.ask, &self.cores);
+                let side = Side::new(
+                    entry.who,
+                    &described.name,
+                    &described.version,
+                    entry.ask.to_string(),
+                    &self.cores,
+                );
                 Contender { server, side, ask: entry.ask }
             }));
         }
@@ -139,7 +152,7 @@ impl Contest<'_> {
         let look = port.filter(|_| looks).map(|port| {
             std::thread::spawn(move || {
                 std::thread::sleep(middle);
-                congestion_of(port)
+                network::of_port(port)
             })
         });
         let measured = measure(server, &load, &window, &self.interrupt);
@@ -170,7 +183,7 @@ impl Contest<'_> {
         let length = self.args.content_bytes.0;
         let mut server =
             plan.start(&self.interrupt)?.into_server(&plan.program, length, torrent, &self.interrupt)?;
-        wait_for_digest(&mut server, length, &self.interrupt)?;
+        relay::wait_for_digest(&mut server, length, &self.interrupt)?;
         Ok(server)
     }
 
@@ -226,7 +239,7 @@ impl Contest<'_> {
 
     /// The v1 half of the relay's torrent, which everybody can read; the relay is asked by it as well.
     fn seed(&self, relay: &mut Server, scratch: &Path) -> anyhow::Result<Seed> {
-        let torrent = about_content(relay, "torrent")?;
+        let torrent = relay::about_content(relay, "torrent")?;
         let half = Metainfo::parse(&torrent)?.v1_half().context("the relay's torrent has no v1 half")?;
         let half = Metainfo { announce: Vec::new(), web_seeds: Vec::new(), ..half };
         let path = scratch.join("test.torrent");
@@ -235,26 +248,6 @@ impl Contest<'_> {
         relay.bittorrent.as_mut().context("the relay has no torrent")?.infohash = infohash;
         Ok(Seed { path, infohash, piece_bytes: half.info.piece_bytes })
     }
-}
-
-/// What the relay tells about its content under `/c/{id}.{kind}`.
-fn about_content(relay: &Server, kind: &str) -> anyhow::Result<Vec<u8>> {
-    let file = relay.http.as_ref().context("the relay has no HTTP address")?;
-    let id = file.path.split('/').nth(2).context("a content without an id")?;
-    fetch::get_ok(file.address, &file.host, &format!("/c/{id}.{kind}"))
-}
-
-/// The digest of a whole file follows some time after its pieces, and computing it would be charged to the first run.
-fn wait_for_digest(relay: &mut Server, length: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let mut process = relay.process.take().context("a relay that is not ours")?;
-    let within = PATIENCE + Duration::from_secs(length / SLOWEST_HASHING);
-    let known = || {
-        let status: ContentStatus = serde_json::from_slice(&about_content(relay, "json")?)?;
-        Ok(status.sha256.map(drop))
-    };
-    process.wait_until("digest", within, interrupt, known)?;
-    relay.process = Some(process);
-    Ok(())
 }
 
 pub(super) fn connections(row: &Row) -> usize {
@@ -269,7 +262,17 @@ fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
     let (http, bittorrent) = match ask {
         Ask::Ranges { connections, range_bytes } => {
             let file = server.http.clone().with_context(|| format!("{} has no HTTP address", server.name))?;
-            (Some(HttpLoad { file, connections, range_bytes, rate: None }), None)
+            (
+                Some(HttpLoad {
+                    file,
+                    paths: Arc::default(),
+                    connections,
+                    range_bytes,
+                    ranges: None,
+                    rate: None,
+                }),
+                None,
+            )
         }
         Ask::Blocks { leechers, queue } => {
             let torrent = server.bittorrent.clone();
@@ -278,17 +281,12 @@ fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
         }
         Ask::Reads { .. } | Ask::Hash(_) => bail!("no server is asked that"),
     };
-    Ok(Load { http, bittorrent, order: Order::Random, seed: SEED, verify: None })
-}
-
-/// The congestion control of the connections that a server has on a port now; `None` where `ss` is not installed or does not say.
-fn congestion_of(port: u16) -> Option<String> {
-    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").ok()?;
-    let mut command = Command::new("ss");
-    let output =
-        command.args(["-tinH", "state", "established", &format!("sport = :{port}")]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let used = |name: &&str| text.split_ascii_whitespace().any(|word| word == *name);
-    let used: Vec<&str> = known.split_ascii_whitespace().filter(used).collect();
-    (!used.is_empty()).then(|| used.join(" and "))
+    Ok(Load {
+        http,
+        bittorrent,
+        order: Order::Random,
+        seed: SEED,
+        aborting: Aborting::default(),
+        verify: None,
+    })
 }

@@ -6,8 +6,9 @@ use anyhow::bail;
 use millrace_proto::merkle::PieceHasher;
 
 use super::contest::Contest;
-use super::outcome::{Comparison, Outcome, Side};
-use super::rows::{Ask, Digest, Row, Who};
+use super::outcome::{Comparison, Outcome};
+use super::row::{Ask, Digest, Row, Who};
+use super::side::Side;
 use crate::load::runtime::pin_to;
 use crate::peers::{self, openssl};
 use crate::report::{Cost, Measurement};
@@ -31,7 +32,7 @@ impl Contest<'_> {
                 Who::Openssl => ("openssl speed", peers::version_of("openssl", "version")),
                 _ => ("millrace", env!("CARGO_PKG_VERSION").to_owned()),
             };
-            sides.push((digest, Side::new(entry.who, name, &version, entry.ask, &self.cores)));
+            sides.push((digest, Side::new(entry.who, name, &version, entry.ask.to_string(), &self.cores)));
         }
         for _ in 0..self.args.repeats {
             for (entry, (digest, side)) in row.entries.iter().zip(&mut sides) {
@@ -68,7 +69,7 @@ impl Contest<'_> {
 fn measurement(bytes_per_second: f64) -> Measurement {
     let bytes = bytes_per_second as u64;
     let server_cpu = Some(Cost::of(DURATION, bytes));
-    Measurement { seconds: DURATION.as_secs_f64(), http_bytes: bytes, server_cpu, ..Measurement::bare() }
+    Measurement { seconds: DURATION.as_secs_f64(), http_bytes: bytes, server_cpu, ..Measurement::default() }
 }
 
 /// Bytes per second of CPU time of one core, in whole pieces.

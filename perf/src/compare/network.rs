@@ -85,6 +85,18 @@ pub(crate) fn of_accepted() -> anyhow::Result<String> {
     Ok(name.to_string_lossy().trim_end_matches('\0').to_owned())
 }
 
+/// The congestion control of the connections that a server has on a port now; `None` where `ss` is not installed or does not say.
+pub(super) fn of_port(port: u16) -> Option<String> {
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").ok()?;
+    let mut command = Command::new("ss");
+    let output =
+        command.args(["-tinH", "state", "established", &format!("sport = :{port}")]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let used = |name: &&str| text.split_ascii_whitespace().any(|word| word == *name);
+    let used: Vec<&str> = known.split_ascii_whitespace().filter(used).collect();
+    (!used.is_empty()).then(|| used.join(" and "))
+}
+
 /// Whether being root means what it says, and is not a user namespace of a common user.
 pub(crate) fn is_real_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();

@@ -1,101 +1,7 @@
-//! What is compared: the rows of the table of targets, each with what it owes first and what we are after then.
+//! The rows of the table of targets, each with what it owes first and what we are after then.
 
+use super::row::{Ask, Digest, Goal, Kind, Quantity, Row, Who, at_least, at_most, entry};
 use crate::peers::nginx::Flavour;
-
-/// A row.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Row {
-    /// `P1` and so on.
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    pub(crate) kind: Kind,
-    /// Ours comes first.
-    pub(crate) entries: &'static [Entry],
-    pub(crate) goals: &'static [Goal],
-}
-
-/// How a row is carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Runs find all of the file in memory.
-    Hot,
-    /// Runs find nothing of it, and no room for more than a quarter.
-    Cold,
-    /// Nothing is served; bytes are hashed.
-    Hashing,
-}
-
-/// One side of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) who: Who,
-    pub(crate) ask: Ask,
-}
-
-/// A server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
-    Millrace,
-    Nginx(Flavour),
-    /// Reads and sends nothing.
-    Fio,
-    /// Hashes alone.
-    Openssl,
-    Libtorrent,
-    Transmission,
-    Rqbit,
-}
-
-/// What is asked of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// Ranges at random over HTTP.
-    Ranges { connections: usize, range_bytes: u64 },
-    /// Random pieces, block by block, over BitTorrent.
-    Blocks { leechers: usize, queue: usize },
-    /// Reads at random of the file itself.
-    Reads { depth: usize, bytes: u64 },
-    /// Hashing on one core, in pieces of 1 MiB, out of a buffer that stays in the processor's cache.
-    Hash(Digest),
-}
-
-/// A hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Digest {
-    /// Of a whole piece, as v1 torrents have it.
-    Sha1,
-    /// Of each 16 KiB and of the tree above them, as v2 torrents have it.
-    Sha256,
-}
-
-/// A target: our median against the median of the best of those it names.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Goal {
-    pub(crate) quantity: Quantity,
-    pub(crate) relation: Relation,
-    /// Nobody named is everybody.
-    pub(crate) against: &'static [Who],
-    /// Owed.
-    pub(crate) first: f64,
-    /// What we are after.
-    pub(crate) then: f64,
-}
-
-/// What is compared of two measurements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Quantity {
-    /// CPU-seconds of the server for each GB.
-    ServerCpu,
-    Throughput,
-    AnswersPerSecond,
-}
-
-/// Which side of the target is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Relation {
-    AtMost,
-    AtLeast,
-}
 
 const MIB: Ask = Ask::Ranges { connections: 16, range_bytes: 1 << 20 };
 const SMALL: Ask = Ask::Ranges { connections: 64, range_bytes: 16 << 10 };
@@ -104,19 +10,19 @@ const BLOCKS: Ask = Ask::Blocks { leechers: 64, queue: 64 };
 const SHA1: Ask = Ask::Hash(Digest::Sha1);
 const SHA256: Ask = Ask::Hash(Digest::Sha256);
 
-const fn entry(who: Who, ask: Ask) -> Entry {
-    Entry { who, ask }
-}
-
-const fn at_most(quantity: Quantity, first: f64, then: f64) -> Goal {
-    Goal { quantity, relation: Relation::AtMost, against: &[], first, then }
-}
-
-const fn at_least(quantity: Quantity, first: f64, then: f64) -> Goal {
-    Goal { quantity, relation: Relation::AtLeast, against: &[], first, then }
-}
-
 const NGINX: &[Who] = &[Who::Nginx(Flavour::Sendfile), Who::Nginx(Flavour::Threads)];
+
+const NOBODY_FAILS: Goal = at_most(Quantity::Failed, 0.0, 0.0);
+
+/// What connections that do nothing may cost.
+const IDLE: &[Goal] = &[
+    at_least(Quantity::BesideIdle, 0.95, 0.95),
+    at_most(Quantity::IdleMemory, 4096.0, 4096.0),
+    NOBODY_FAILS,
+];
+
+/// What more of something may cost.
+const FLAT: &[Goal] = &[at_most(Quantity::ServerCpu, 1.1, 1.03)];
 
 /// All of them.
 pub(crate) const ROWS: &[Row] = &[
@@ -169,6 +75,105 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
+        name: "P6",
+        about: "hot HTTP ranges of 16 KiB, 2,000 a second, while cold ranges of 1 MiB are asked for beside them",
+        kind: Kind::Scenario(include_str!("../../scenarios/beside-cold.toml")),
+        entries: &[],
+        goals: &[at_most(Quantity::BesideCold, 2.0, 1.3)],
+    },
+    Row {
+        name: "P7",
+        about: "first byte of what is being pulled, hashes unknown, against a direct download",
+        kind: Kind::Scenario(include_str!("../../scenarios/faststart.toml")),
+        entries: &[],
+        goals: &[at_most(Quantity::FirstByteLater, 2.0, 0.5), NOBODY_FAILS],
+    },
+    Row {
+        name: "P7",
+        about: "first byte of what is being pulled, hashes known, against a direct download and one piece",
+        kind: Kind::Scenario(include_str!("../../scenarios/faststart-known.toml")),
+        entries: &[],
+        goals: &[at_most(Quantity::FirstByteAfterPiece, 2.0, 0.5), NOBODY_FAILS],
+    },
+    Row {
+        name: "P9",
+        about: "1,000 clients of both protocols on one content being pulled",
+        kind: Kind::Scenario(include_str!("../../scenarios/crowd.toml")),
+        entries: &[],
+        goals: &[at_most(Quantity::OriginRatio, 1.0, 1.0), NOBODY_FAILS],
+    },
+    Row {
+        name: "P9",
+        about: "1,000 clients of both protocols on one content being pulled, 500 of which go away in the middle",
+        kind: Kind::Scenario(include_str!("../../scenarios/crowd-aborting.toml")),
+        entries: &[],
+        goals: &[at_most(Quantity::OriginRatio, 1.0, 1.0), NOBODY_FAILS],
+    },
+    Row {
+        name: "P10",
+        about: "10,000 idle HTTP connections beside ranges of 1 MiB",
+        kind: Kind::Scenario(include_str!("../../scenarios/idle.toml")),
+        entries: &[],
+        goals: IDLE,
+    },
+    Row {
+        name: "P10",
+        about: "10,000 idle BitTorrent peers beside 64 leechers",
+        kind: Kind::Scenario(include_str!("../../scenarios/idle-bt.toml")),
+        entries: &[],
+        goals: IDLE,
+    },
+    Row {
+        name: "P11",
+        about: "a cap on everything, 1,000 connections of both protocols, changed while it runs",
+        kind: Kind::Scenario(include_str!("../../scenarios/caps.toml")),
+        entries: &[],
+        goals: &[
+            at_most(Quantity::WorstSecond, 1.0, 1.0),
+            at_least(Quantity::CapMean, 0.98, 0.98),
+            at_most(Quantity::CapInForce, 100.0, 100.0),
+            NOBODY_FAILS,
+        ],
+    },
+    Row {
+        name: "P12",
+        about: "HTTP ranges of 16 KiB, 64 connections: ten contents against 100,000",
+        kind: Kind::Scale(&[
+            include_str!("../../scenarios/many-contents.toml"),
+            include_str!("../../scenarios/all-contents.toml"),
+            include_str!("../../scenarios/ten-contents.toml"),
+        ]),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
+        name: "P12",
+        about: "HTTP ranges of 1 MiB, 16 connections: a file of 1 GiB against one of 64 GiB",
+        kind: Kind::Scale(&[
+            include_str!("../../scenarios/sparse-64gib.toml"),
+            include_str!("../../scenarios/sparse-1gib.toml"),
+        ]),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
+        name: "P12",
+        about: "HTTP ranges of 16 KiB, 64 connections: a file of 1 GiB against one of 64 GiB",
+        kind: Kind::Scale(&[
+            include_str!("../../scenarios/sparse-64gib-16kib.toml"),
+            include_str!("../../scenarios/sparse-1gib-16kib.toml"),
+        ]),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
+        name: "P12",
+        about: "HTTP ranges of 1 MiB: two shards against one",
+        kind: Kind::Shards(include_str!("../../scenarios/http-1mib.toml")),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
         name: "P13",
         about: "hashing on arrival, SHA-1 of pieces",
         kind: Kind::Hashing,
@@ -183,43 +188,6 @@ pub(crate) const ROWS: &[Row] = &[
         goals: &[at_least(Quantity::Throughput, 0.9, 1.0)],
     },
 ];
-
-impl Ask {
-    /// Connections of it.
-    pub(crate) fn connections(self) -> usize {
-        match self {
-            Ask::Ranges { connections, .. } => connections,
-            Ask::Blocks { leechers, .. } => leechers,
-            Ask::Reads { .. } | Ask::Hash(_) => 0,
-        }
-    }
-}
-
-impl Quantity {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Quantity::ServerCpu => "server CPU per GB",
-            Quantity::Throughput => "throughput",
-            Quantity::AnswersPerSecond => "answers per second",
-        }
-    }
-}
-
-impl Relation {
-    pub(crate) fn holds(self, value: f64, bound: f64) -> bool {
-        match self {
-            Relation::AtMost => value <= bound,
-            Relation::AtLeast => value >= bound,
-        }
-    }
-
-    pub(crate) fn sign(self) -> &'static str {
-        match self {
-            Relation::AtMost => "≤",
-            Relation::AtLeast => "≥",
-        }
-    }
-}
 
 /// The rows of a list such as `P1,P3`, in the order of the table; all of them for `None`.
 ///
@@ -253,8 +221,10 @@ mod tests {
     #[test]
     fn ours_is_first_and_targets_get_harder() {
         for row in ROWS {
-            assert_eq!(row.entries[0].who, Who::Millrace, "{}", row.name);
-            assert!(row.entries.len() > 1, "{}", row.name);
+            if matches!(row.kind, Kind::Hot | Kind::Cold | Kind::Hashing) {
+                assert_eq!(row.entries[0].who, Who::Millrace, "{}", row.name);
+                assert!(row.entries.len() > 1, "{}", row.name);
+            }
             for goal in row.goals {
                 assert!(goal.relation.holds(goal.then, goal.first), "{}: {goal:?}", row.name);
             }

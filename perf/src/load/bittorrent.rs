@@ -100,10 +100,10 @@ impl Leecher {
         }
     }
 
-    /// Downloads everything once; when the first byte of a block came.
-    pub(super) async fn run_once(mut self, worker: &Worker) -> io::Result<Instant> {
+    /// Downloads everything once, or until `enough` bytes have come; when the first byte of a block did.
+    pub(super) async fn run_once(mut self, worker: &Worker, enough: u64) -> io::Result<Instant> {
         self.blocks = self.blocks.once();
-        let first_byte = self.download(worker, Some(self.torrent.length)).await?;
+        let first_byte = self.download(worker, Some(self.torrent.length.min(enough))).await?;
         first_byte.ok_or_else(|| io::Error::other("the torrent is empty"))
     }
 

@@ -2,13 +2,16 @@
 //! checked (RFC 9110 §15.3.7), whether its bytes are or not.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::body::Body;
 use super::meter::Phase;
+use super::pace::{Outstanding, Pace};
+use super::ranges::{Range, Ranges};
 use super::runtime::{Socket, yield_now};
-use super::{CONNECT, HttpLoad, Load, Order, Worker};
-use crate::payload::{Payload, Sequence, mix};
+use super::{CONNECT, HttpLoad, Load, Worker};
+use crate::payload::{Payload, Sequence};
 use crate::server::HttpFile;
 
 /// Longest head of an answer.
@@ -20,13 +23,6 @@ const TURN_BYTES: usize = 4 << 20;
 /// Fields that a head may have.
 const FIELDS_MAX: usize = 64;
 
-/// Part of a file: the first byte and how many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    start: u64,
-    bytes: u64,
-}
-
 /// When an answer came.
 #[derive(Debug, Clone, Copy)]
 struct Arrival {
@@ -37,6 +33,9 @@ struct Arrival {
 /// What one connection asks for, over however many sockets.
 pub(super) struct Connection {
     file: HttpFile,
+    /// Paths to pick from for each request, where there are several files.
+    paths: Arc<[String]>,
+    pick: Sequence,
     ranges: Ranges,
     pace: Option<Pace>,
     verify: Option<Payload>,
@@ -54,6 +53,8 @@ impl Connection {
             pace: http.rate.map(|rate| Pace::new(rate, number, http.connections)),
             verify: load.verify,
             file: http.file.clone(),
+            paths: http.paths.clone(),
+            pick: Sequence::new(load.seed, u64::MAX - number as u64),
             request: Vec::new(),
             head: Vec::new(),
             head_bytes: 256,
@@ -75,13 +76,13 @@ impl Connection {
         }
     }
 
-    /// Asks for the next range once, on a connection of its own; when the first byte of its body came.
-    pub(super) async fn run_once(mut self, worker: &Worker) -> io::Result<Instant> {
+    /// Asks for the next range once, on a connection of its own, and closes it after `enough` bytes; when the first byte of its body came.
+    pub(super) async fn run_once(mut self, worker: &Worker, enough: u64) -> io::Result<Instant> {
         let mut socket = worker.runtime.connect(self.file.address, CONNECT).await?;
         let range = self.ranges.next().ok_or_else(|| io::Error::other("nothing to ask for"))?;
         self.write_request(range);
         socket.write_all(&self.request).await?;
-        let arrival = self.read_answer(&socket, worker, range).await?;
+        let arrival = self.read_answer(&socket, worker, range, enough).await?;
         Ok(arrival.first_body_byte)
     }
 
@@ -104,7 +105,7 @@ impl Connection {
         let mut outstanding = Outstanding { worker, due, every: every.filter(|_| is_measured) };
         self.write_request(range);
         socket.write_all(&self.request).await?;
-        let Arrival { first_byte, .. } = self.read_answer(socket, worker, range).await?;
+        let Arrival { first_byte, .. } = self.read_answer(socket, worker, range, u64::MAX).await?;
         outstanding.every = None;
         worker.meter().add_request();
         if is_measured && worker.board.phase() == Phase::Measured {
@@ -121,6 +122,8 @@ impl Connection {
         use std::io::Write as _;
         self.request.clear();
         let HttpFile { path, host, .. } = &self.file;
+        let picked = usize::try_from(self.pick.next_below(self.paths.len() as u64)).unwrap_or(0);
+        let path = self.paths.get(picked).unwrap_or(path);
         let (first, last) = (range.start, range.start + range.bytes - 1);
         let agent = concat!("millrace-perf/", env!("CARGO_PKG_VERSION"));
         write!(
@@ -130,12 +133,19 @@ impl Connection {
         .expect("a vector takes everything");
     }
 
-    /// Reads head and body.
-    async fn read_answer(&mut self, socket: &Socket, worker: &Worker, range: Range) -> io::Result<Arrival> {
+    /// Reads the head, and `enough` bytes of the body, if it is longer than that.
+    async fn read_answer(
+        &mut self,
+        socket: &Socket,
+        worker: &Worker,
+        range: Range,
+        enough: u64,
+    ) -> io::Result<Arrival> {
         let (head_bytes, first_byte) = self.read_head(socket, range).await?;
-        let left = usize::try_from(range.bytes).map_err(io::Error::other)?;
+        let left = usize::try_from(range.bytes.min(enough)).map_err(io::Error::other)?;
         let mut body = Body { position: range.start, left };
-        body.take(&self.head[head_bytes..], self.verify)?;
+        let here = (self.head.len() - head_bytes).min(left);
+        body.take(&self.head[head_bytes..head_bytes + here], self.verify)?;
         worker.meter().add_http(self.head.len() - head_bytes);
         let mut first_body_byte = (self.head.len() > head_bytes).then_some(first_byte);
         let mut turn_bytes = 0;
@@ -212,161 +222,9 @@ fn check_head(received: &[u8], range: Range, length: u64) -> io::Result<Option<u
     Ok(Some(head_bytes))
 }
 
-/// Which range comes next.
-struct Ranges {
-    range_bytes: u64,
-    length: u64,
-    count: u64,
-    indices: Indices,
-}
-
-/// Ranges by number.
-enum Indices {
-    Sequential(u64),
-    Random(Sequence),
-    /// This connection's share of all.
-    Once(std::vec::IntoIter<u64>),
-}
-
-impl Ranges {
-    fn new(load: &Load, http: &HttpLoad, number: u64) -> Self {
-        let length = http.file.length;
-        let range_bytes = http.range_bytes.clamp(1, length.max(1));
-        let count = length.div_ceil(range_bytes).max(1);
-        let connections = http.connections.max(1) as u64;
-        Ranges {
-            range_bytes,
-            length,
-            count,
-            indices: match load.order {
-                Order::Sequential => Indices::Sequential(count * number / connections),
-                Order::Random => Indices::Random(Sequence::new(load.seed, number)),
-                Order::Once => Indices::Once(share(load.seed, count, number, connections).into_iter()),
-            },
-        }
-    }
-
-    /// `None` when each was asked for that should be.
-    fn next(&mut self) -> Option<Range> {
-        let index = match &mut self.indices {
-            Indices::Random(random) => random.next_below(self.count),
-            Indices::Sequential(next) => {
-                let after = (*next + 1) % self.count;
-                std::mem::replace(next, after)
-            }
-            Indices::Once(indices) => indices.next()?,
-        };
-        let start = index % self.count * self.range_bytes;
-        Some(Range { start, bytes: self.range_bytes.min(self.length - start) })
-    }
-}
-
-/// The numbers below `count` that fall to one connection, in an order of the seed: numbers are dealt out by their mixed value, and each
-/// hand is sorted by it, so every number is in exactly one hand and no hand has an order on the disk.
-fn share(seed: u64, count: u64, connection: u64, connections: u64) -> Vec<u64> {
-    let key = |number: u64| mix(mix(seed) ^ number);
-    let mut hand: Vec<u64> = (0..count).filter(|number| key(*number) % connections == connection).collect();
-    hand.sort_unstable_by_key(|number| key(*number) / connections);
-    hand
-}
-
-/// When requests of a connection are due, so that all connections together ask at a rate.
-struct Pace {
-    next: Instant,
-    every: Duration,
-}
-
-impl Pace {
-    fn new(rate: f64, number: usize, connections: usize) -> Self {
-        let share = |count: usize| {
-            Duration::from_secs_f64(f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / rate)
-        };
-        Pace { next: Instant::now() + share(number), every: share(connections) }
-    }
-
-    /// Requests that could not be sent in time keep the time when they were due.
-    fn next(&mut self) -> Instant {
-        let next = self.next + self.every;
-        std::mem::replace(&mut self.next, next)
-    }
-}
-
-/// A request at a given rate that is not answered yet. If it never is, because the load ends first, then it and those that were due behind
-/// it count with the time they have waited: a server that stalls at the end must not look better than one that stalls in the middle.
-struct Outstanding<'a> {
-    worker: &'a Worker,
-    due: Instant,
-    /// Time between requests; `None` for one that does not count.
-    every: Option<Duration>,
-}
-
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
-        if let Some(every) = self.every.filter(|_| self.worker.is_over()) {
-            let latencies = &mut self.worker.recorded.borrow_mut().http;
-            overdue(self.due.elapsed(), every).for_each(|waited| latencies.record(waited, waited));
-        }
-    }
-}
-
-/// How long requests have waited of which the first was due this long ago, and the others at intervals after it.
-fn overdue(first: Duration, every: Duration) -> impl Iterator<Item = Duration> {
-    let step = every.max(Duration::from_micros(1));
-    std::iter::successors(Some(first), move |waited| waited.checked_sub(step))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn load(order: Order, connections: usize, range_bytes: u64, length: u64) -> (Load, HttpLoad) {
-        let file =
-            HttpFile { address: "127.0.0.1:1".parse().unwrap(), host: "h".into(), path: "/f".into(), length };
-        let http = HttpLoad { file, connections, range_bytes, rate: None };
-        (Load { http: None, bittorrent: None, order, seed: 1, verify: None }, http)
-    }
-
-    #[test]
-    fn sequential_ranges_cover_the_file_with_a_short_one_at_its_end() {
-        let (load, http) = load(Order::Sequential, 2, 100, 250);
-        let mut ranges = Ranges::new(&load, &http, 1);
-        let asked: Vec<_> = (0..3).filter_map(|_| ranges.next()).collect();
-        let range = |start, bytes| Range { start, bytes };
-        assert_eq!(asked, [range(100, 100), range(200, 50), range(0, 100)]);
-    }
-
-    #[test]
-    fn random_ranges_stay_inside_and_reach_everything() {
-        let (load, http) = load(Order::Random, 1, 100, 1050);
-        let mut ranges = Ranges::new(&load, &http, 0);
-        let mut seen = [false; 11];
-        for _ in 0..500 {
-            let Range { start, bytes } = ranges.next().unwrap();
-            assert!(start % 100 == 0 && start + bytes <= 1050 && bytes > 0);
-            seen[usize::try_from(start / 100).unwrap()] = true;
-        }
-        assert_eq!(seen, [true; 11]);
-    }
-
-    #[test]
-    fn a_range_longer_than_the_file_is_the_file() {
-        let (load, http) = load(Order::Random, 1, 1 << 20, 10);
-        assert_eq!(Ranges::new(&load, &http, 0).next(), Some(Range { start: 0, bytes: 10 }));
-    }
-
-    #[test]
-    fn each_range_once_is_each_range_once_and_in_no_order() {
-        let (load, http) = load(Order::Once, 7, 100, 100_000);
-        let all = (0..7).flat_map(|number| {
-            let mut ranges = Ranges::new(&load, &http, number);
-            std::iter::from_fn(move || ranges.next()).map(|range| range.start)
-        });
-        let mut all: Vec<u64> = all.collect();
-        let ascents = all.windows(2).filter(|pair| pair[0] < pair[1]).count();
-        assert!((300..700).contains(&ascents), "{ascents} of 999 steps go up");
-        all.sort_unstable();
-        assert!(all.iter().copied().eq((0..1000).map(|index| index * 100)));
-    }
 
     #[track_caller]
     fn check(head: &str, expected: Result<Option<usize>, &str>) {
@@ -389,21 +247,5 @@ mod tests {
         check(&good.replace(": 5", ": 6"), Err("Content-Length 6"));
         check("HTTP/1.1 206 Partial Content\n\n", Err("no Content-Range"));
         check("SSH-2.0\n\n", Err(""));
-    }
-
-    #[test]
-    fn a_stall_at_the_end_is_charged_to_all_that_were_due() {
-        let milliseconds = |count| Duration::from_millis(count);
-        let waited: Vec<_> = overdue(milliseconds(35), milliseconds(10)).collect();
-        assert_eq!(waited, [35, 25, 15, 5].map(milliseconds));
-        assert_eq!(overdue(milliseconds(3), milliseconds(10)).count(), 1);
-    }
-
-    #[test]
-    fn what_is_late_keeps_its_due_time() {
-        let mut pace = Pace::new(1000.0, 3, 10);
-        let (first, second) = (pace.next(), pace.next());
-        assert_eq!(second - first, Duration::from_millis(10));
-        assert!(first <= Instant::now() + Duration::from_millis(3));
     }
 }

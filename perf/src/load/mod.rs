@@ -7,6 +7,8 @@ mod http;
 pub(crate) mod idle;
 pub(crate) mod meter;
 pub(crate) mod once;
+mod pace;
+mod ranges;
 pub(crate) mod runtime;
 
 use std::cell::RefCell;
@@ -46,8 +48,12 @@ pub(crate) enum Order {
 #[derive(Debug, Clone)]
 pub(crate) struct HttpLoad {
     pub(crate) file: HttpFile,
+    /// Other paths of files of the same length, of which each request picks one at random; empty where there is the one file.
+    pub(crate) paths: Arc<[String]>,
     pub(crate) connections: usize,
     pub(crate) range_bytes: u64,
+    /// How many different ranges are asked for, evenly spread over the file; `None` is all.
+    pub(crate) ranges: Option<u64>,
     /// Requests per second of all connections together; `None` is the next as soon as the last is answered.
     pub(crate) rate: Option<f64>,
 }
@@ -61,6 +67,13 @@ pub(crate) struct BittorrentLoad {
     pub(crate) queue: usize,
 }
 
+/// Clients of a download that go away in the middle.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Aborting {
+    pub(crate) http: usize,
+    pub(crate) bittorrent: usize,
+}
+
 /// All that is asked of a server at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
@@ -68,6 +81,8 @@ pub(crate) struct Load {
     pub(crate) bittorrent: Option<BittorrentLoad>,
     pub(crate) order: Order,
     pub(crate) seed: u64,
+    /// Of the clients of a download, so many of each protocol go away when they have half.
+    pub(crate) aborting: Aborting,
     /// What the content must be, where every byte is to be checked.
     pub(crate) verify: Option<Payload>,
 }

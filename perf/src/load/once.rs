@@ -27,7 +27,7 @@ pub(crate) struct Downloads {
 }
 
 impl Load {
-    /// Starts every client of both protocols; each takes the whole content and ends.
+    /// Starts every client of both protocols; each takes the whole content and ends, or goes away when it has half.
     pub(crate) fn download(&self, runtime: Runtime, cores: &[usize]) -> Downloads {
         let board = Arc::new(Board::new(cores.len()));
         let threads = cores.iter().enumerate().map(|(thread, core)| {
@@ -64,20 +64,24 @@ async fn run_thread(load: Load, worker: Rc<Worker>, threads: usize) -> Vec<Downl
     let mut tasks = Vec::new();
     for number in load.http.iter().flat_map(|http| mine(http.connections)) {
         let Some(http) = &load.http else { continue };
-        let (client, worker, done) =
-            (http::Connection::new(&load, http, number), worker.clone(), done.clone());
+        let client = http::Connection::new(&load, http, number);
+        let enough = enough(number, load.aborting.http, http.file.length);
+        let (worker, done) = (worker.clone(), done.clone());
         tasks.push(worker.runtime.spawn(async move {
             let began = Instant::now();
-            note(&worker, &done, "HTTP", began, client.run_once(&worker).await);
+            let first_byte = client.run_once(&worker, enough.unwrap_or(u64::MAX)).await;
+            note(&worker, &done, "HTTP", began, first_byte, enough.is_none());
         }));
     }
     for number in load.bittorrent.iter().flat_map(|bittorrent| mine(bittorrent.connections)) {
         let Some(bittorrent) = &load.bittorrent else { continue };
         let client = bittorrent::Leecher::new(&load, bittorrent, number);
+        let enough = enough(number, load.aborting.bittorrent, bittorrent.torrent.length);
         let (worker, done) = (worker.clone(), done.clone());
         tasks.push(worker.runtime.spawn(async move {
             let began = Instant::now();
-            note(&worker, &done, "BitTorrent", began, client.run_once(&worker).await);
+            let first_byte = client.run_once(&worker, enough.unwrap_or(u64::MAX)).await;
+            note(&worker, &done, "BitTorrent", began, first_byte, enough.is_none());
         }));
     }
     while done.borrow().0 < tasks.len() && !worker.is_over() {
@@ -89,17 +93,25 @@ async fn run_thread(load: Load, worker: Rc<Worker>, threads: usize) -> Vec<Downl
     done.take().1
 }
 
+/// After how many bytes a client goes away that does: the first ones do.
+fn enough(number: usize, aborting: usize, length: u64) -> Option<u64> {
+    (number < aborting).then_some((length / 2).max(1))
+}
+
+/// One client has ended; its download counts if it was to have all.
 fn note(
     worker: &Worker,
     done: &std::cell::RefCell<(usize, Vec<Download>)>,
     what: &str,
     began: Instant,
     result: io::Result<Instant>,
+    whole: bool,
 ) {
     let (ended, downloads) = &mut *done.borrow_mut();
     *ended += 1;
     match result {
-        Ok(first_byte) => downloads.push(Download { began, first_byte, done: Instant::now() }),
+        Ok(first_byte) if whole => downloads.push(Download { began, first_byte, done: Instant::now() }),
+        Ok(_) => {}
         Err(error) => worker.board.fail(worker.thread, || format!("{what}: {error}")),
     }
 }

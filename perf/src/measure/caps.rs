@@ -83,6 +83,13 @@ impl CapsHeld {
     }
 }
 
+impl CapsHeld {
+    /// The first cap, and the one after the change where it was judged.
+    pub(crate) fn both(&self) -> impl Iterator<Item = CapHeld> {
+        std::iter::once(self.before).chain(self.after)
+    }
+}
+
 impl CapHeld {
     #[expect(clippy::cast_precision_loss, reason = "bytes of a run are far below 2^53")]
     fn of(samples: &[Sample], cap: u64, from: f64, to: f64) -> Option<Self> {

@@ -1,6 +1,7 @@
 //! One measurement: warm-up, then a window in which everything is counted, on both sides.
 
 pub(crate) mod caps;
+pub(crate) mod cool;
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod latency;

@@ -107,7 +107,7 @@ fn parse(json: &[u8], workload: &str, version: &str) -> anyhow::Result<Measureme
         requests: job.read.total_ios,
         server_cpu: Some(Cost::of(cpu, job.read.io_bytes)),
         disk_bytes: Some(job.read.io_bytes),
-        ..Measurement::bare()
+        ..Measurement::default()
     })
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use millrace_proto::units::{Rate, Size};
 
 use super::Measurement;
+use super::pull::PullMeasurement;
 use crate::measure::samples::memory_growth;
 
 /// A quantity with the side on which it is good.
@@ -21,9 +22,11 @@ enum Quantity {
     Memory,
     MemoryGrowth,
     Errors,
+    OriginRatio,
+    FirstByteLater,
 }
 
-const NAMES: [(&str, Quantity); 10] = [
+const NAMES: [(&str, Quantity); 12] = [
     ("throughput", Quantity::Throughput),
     ("requests-per-second", Quantity::RequestsPerSecond),
     ("cpu-per-gb", Quantity::CpuPerGb),
@@ -34,6 +37,8 @@ const NAMES: [(&str, Quantity); 10] = [
     ("memory", Quantity::Memory),
     ("memory-growth", Quantity::MemoryGrowth),
     ("errors", Quantity::Errors),
+    ("origin-ratio", Quantity::OriginRatio),
+    ("first-byte-later-ms", Quantity::FirstByteLater),
 ];
 
 /// A limit on a quantity: the least for rates, the most for everything else.
@@ -72,27 +77,64 @@ impl FromStr for Floor {
 impl Floor {
     /// Why the measurement is below the floor; what was not measured is.
     pub(crate) fn missed_by(&self, measurement: &Measurement) -> Option<String> {
-        let (value, more_is_better) = match self.quantity {
-            Quantity::Throughput => (Some(measurement.throughput()), true),
-            Quantity::RequestsPerSecond => (Some(measurement.answers_per_second()), true),
-            Quantity::CpuPerGb => (measurement.server_cpu.map(|cost| cost.per_gb), false),
-            Quantity::TotalCpuPerGb => (measurement.total_cpu_per_gb(), false),
-            Quantity::P50Ms => (measurement.slowest().map(|latency| latency.p50_ms), false),
-            Quantity::P99Ms => (measurement.slowest().map(|latency| latency.p99_ms), false),
-            Quantity::P999Ms => (measurement.slowest().map(|latency| latency.p999_ms), false),
-            #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53 bytes")]
-            Quantity::Memory => (measurement.memory.map(|memory| memory.resident_bytes as f64), false),
-            Quantity::MemoryGrowth => (memory_growth(&measurement.samples), false),
-            #[expect(clippy::cast_precision_loss, reason = "errors of a run are far below 2^53")]
-            Quantity::Errors => (Some(measurement.errors as f64), false),
-        };
-        let workload = &measurement.workload;
+        self.missed(&measurement.workload, self.quantity.of_load(measurement))
+    }
+
+    /// The same of pulls.
+    pub(crate) fn missed_by_pull(&self, pull: &PullMeasurement) -> Option<String> {
+        self.missed(&pull.workload, self.quantity.of_pull(pull))
+    }
+
+    fn missed(&self, workload: &str, value: Option<f64>) -> Option<String> {
         match value {
             None => Some(format!("{workload}: {} could not be measured", self.text)),
-            Some(value) if more_is_better && value < self.limit || !more_is_better && value > self.limit => {
+            Some(value) if self.quantity.more_is_better() && value < self.limit => {
+                Some(format!("{workload}: {} was missed: {value:.3}", self.text))
+            }
+            Some(value) if !self.quantity.more_is_better() && value > self.limit => {
                 Some(format!("{workload}: {} was missed: {value:.3}", self.text))
             }
             Some(_) => None,
+        }
+    }
+}
+
+impl Quantity {
+    fn more_is_better(self) -> bool {
+        matches!(self, Quantity::Throughput | Quantity::RequestsPerSecond)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "memory and errors of a run are far below 2^53")]
+    fn of_load(self, measurement: &Measurement) -> Option<f64> {
+        let latency = || measurement.slowest();
+        match self {
+            Quantity::Throughput => Some(measurement.throughput()),
+            Quantity::RequestsPerSecond => Some(measurement.answers_per_second()),
+            Quantity::CpuPerGb => measurement.server_cpu.map(|cost| cost.per_gb),
+            Quantity::TotalCpuPerGb => measurement.total_cpu_per_gb(),
+            Quantity::P50Ms => latency().map(|latency| latency.p50_ms),
+            Quantity::P99Ms => latency().map(|latency| latency.p99_ms),
+            Quantity::P999Ms => latency().map(|latency| latency.p999_ms),
+            Quantity::Memory => measurement.memory.map(|memory| memory.resident_bytes as f64),
+            Quantity::MemoryGrowth => memory_growth(&measurement.samples),
+            Quantity::Errors => Some(measurement.errors as f64),
+            Quantity::OriginRatio | Quantity::FirstByteLater => None,
+        }
+    }
+
+    /// Latencies of a pull are those of its first byte.
+    #[expect(clippy::cast_precision_loss, reason = "errors of a run are far below 2^53")]
+    fn of_pull(self, pull: &PullMeasurement) -> Option<f64> {
+        match self {
+            Quantity::Throughput => Some(pull.rate.median),
+            Quantity::CpuPerGb => Some(pull.server_cpu.per_gb),
+            Quantity::P50Ms => Some(pull.first_byte.p50_ms),
+            Quantity::P99Ms => Some(pull.first_byte.p99_ms),
+            Quantity::P999Ms => Some(pull.first_byte.p999_ms),
+            Quantity::Errors => Some(pull.errors as f64),
+            Quantity::OriginRatio => Some(pull.origin_ratio.max),
+            Quantity::FirstByteLater => Some(pull.first_byte_later_ms()),
+            _ => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::svg::{escape, histogram, lines, stacked_bars};
-use super::table::rows;
+use super::table::{rows, title};
 use super::{Measurement, Percentiles, Report};
 
 /// Measurements with fewer samples have no course worth drawing.
@@ -40,7 +40,7 @@ pub(crate) fn page(report: &Report) -> String {
         put_measurement(&mut page, measurement);
     }
     for pull in &report.pulls {
-        put(&mut page, &format!("<section><h2>{}, {} rounds</h2>", escape(&pull.workload), pull.rounds));
+        put(&mut page, &format!("<section><h2>{}</h2>", escape(&pull.title())));
         put_rows(&mut page, &pull.rows(), &pull.error_texts);
         put_histogram(
             &mut page,
@@ -89,9 +89,7 @@ fn put_costs(page: &mut String, measurements: &[Measurement]) {
 }
 
 fn put_measurement(page: &mut String, measurement: &Measurement) {
-    let Measurement { workload, server, version, seconds, .. } = measurement;
-    let title = format!("{workload}: {server} {version}, {seconds:.1} s");
-    put(page, &format!("<section><h2>{}</h2>", escape(&title)));
+    put(page, &format!("<section><h2>{}</h2>", escape(&title(measurement))));
     put_rows(page, &rows(measurement), &measurement.error_texts);
     for (name, latencies) in
         [("HTTP range", &measurement.http), ("BitTorrent block", &measurement.bittorrent)]

@@ -4,6 +4,7 @@ pub(crate) mod floor;
 pub(crate) mod html;
 pub(crate) mod machine;
 pub(crate) mod pull;
+pub(crate) mod spread;
 pub(crate) mod svg;
 pub(crate) mod table;
 
@@ -17,6 +18,7 @@ use crate::measure::latency::{Latencies, Summary};
 use crate::measure::memory::Memory;
 use crate::measure::samples::Sample;
 use crate::measure::syscalls::SystemCalls;
+use spread::Spread;
 
 /// What one run delivered and what it cost. Bytes are those of the content, without heads and frames; a GB is 10^9 of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,8 @@ pub(crate) struct Measurement {
     pub(crate) samples: Vec<Sample>,
     /// What connections that did nothing cost, where there were any.
     pub(crate) idle: Option<IdleCost>,
+    /// What cold requests cost those of the load, where there were any beside it.
+    pub(crate) beside_cold: Option<ColdCost>,
     /// How caps held, where some were set.
     pub(crate) caps: Option<CapsHeld>,
     /// cold: share of the files that was in memory at the start.
@@ -79,10 +83,19 @@ pub(crate) struct IdleCost {
     pub(crate) still_open: u64,
     /// Anonymous memory of the server for each.
     pub(crate) anonymous_bytes_each: f64,
-    /// Throughput beside them, for each byte of that without them.
-    pub(crate) throughput_ratio: f64,
+    /// Throughput beside them, for each byte of that without them; of pairs of runs.
+    pub(crate) throughput_ratio: Spread,
     /// CPU time of the server for each GB beside them, by that without them.
-    pub(crate) cpu_ratio: Option<f64>,
+    pub(crate) cpu_ratio: Option<Spread>,
+}
+
+/// What cold requests cost the others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ColdCost {
+    /// Bytes per second of the cold requests.
+    pub(crate) throughput: Spread,
+    /// The 99th percentile of the others' time to the last byte, by that without the cold ones; of pairs of runs.
+    pub(crate) p99_ratio: Spread,
 }
 
 /// CPU time.
@@ -98,6 +111,11 @@ impl Cost {
     pub(crate) fn of(cpu: Duration, bytes: u64) -> Self {
         let seconds = cpu.as_secs_f64();
         Cost { seconds, per_gb: if bytes == 0 { 0.0 } else { seconds / gigabytes(bytes) } }
+    }
+
+    /// The same time for other bytes.
+    pub(crate) fn over(self, bytes: u64) -> Self {
+        Cost::of(Duration::from_secs_f64(self.seconds), bytes)
     }
 }
 
@@ -117,38 +135,6 @@ impl Percentiles {
 }
 
 impl Measurement {
-    /// Nothing measured, for those who measure without a load of ours and fill in what they know.
-    pub(crate) fn bare() -> Self {
-        Measurement {
-            workload: String::new(),
-            server: String::new(),
-            version: String::new(),
-            connections: 0,
-            connections_served: 0,
-            seconds: 0.0,
-            http_bytes: 0,
-            bittorrent_bytes: 0,
-            requests: 0,
-            blocks: 0,
-            errors: 0,
-            error_texts: Vec::new(),
-            server_cpu: None,
-            load_cpu: Cost::of(Duration::ZERO, 0),
-            http: None,
-            bittorrent: None,
-            memory: None,
-            disk_bytes: None,
-            runtime: Runtime::Uring,
-            changed_at_s: None,
-            samples: Vec::new(),
-            idle: None,
-            caps: None,
-            resident_before: None,
-            syscalls: None,
-            swept: false,
-        }
-    }
-
     pub(crate) fn bytes(&self) -> u64 {
         self.http_bytes + self.bittorrent_bytes
     }

@@ -4,8 +4,8 @@ use millrace_proto::units::Size;
 use serde::{Deserialize, Serialize};
 
 use super::Cost;
+use super::spread::Spread;
 use super::table::{percentiles, rate};
-use crate::compare::spread::Spread;
 use crate::faststart::rate_text;
 use crate::measure::latency::Summary;
 
@@ -15,11 +15,14 @@ pub(crate) struct PullMeasurement {
     pub(crate) workload: String,
     pub(crate) version: String,
     pub(crate) clients: u64,
+    /// Those of them that went away in the middle.
+    #[serde(default)]
+    pub(crate) aborting: u64,
     pub(crate) rounds: u64,
     pub(crate) content_bytes: u64,
     /// Whether the relay was given the piece hashes, and so verified each piece before serving it.
     pub(crate) known_hashes: bool,
-    /// Length of these pieces, where BitTorrent clients took part.
+    /// Length of these pieces.
     pub(crate) piece_bytes: Option<u32>,
     /// Bytes per second; `None` is as fast as it goes.
     pub(crate) origin_rate: Option<u64>,
@@ -39,6 +42,22 @@ pub(crate) struct PullMeasurement {
 }
 
 impl PullMeasurement {
+    /// What was pulled, how often, by which relay.
+    pub(crate) fn title(&self) -> String {
+        format!("{}, {} rounds: millrace {}", self.workload, self.rounds, self.version)
+    }
+
+    /// How much later the relay's clients have their first byte than a client of the origin itself, at the 99th percentile of either.
+    pub(crate) fn first_byte_later_ms(&self) -> f64 {
+        self.first_byte.p99_ms - self.direct_first_byte.p99_ms
+    }
+
+    /// Time that the origin takes for one piece, where hashes are known and its rate is bounded.
+    #[expect(clippy::cast_precision_loss, reason = "a rate is far below 2^53")]
+    pub(crate) fn piece_ms(&self) -> Option<f64> {
+        Some(f64::from(self.piece_bytes?) / self.origin_rate? as f64 * 1000.0)
+    }
+
     /// Names and values for the table.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
         let spread = |Spread { median, min, max }: Spread| {

@@ -23,7 +23,7 @@ impl fmt::Display for Report {
             write_measurement(f, measurement)?;
         }
         for pull in &self.pulls {
-            writeln!(f, "\n{}, {} rounds: millrace {}", pull.workload, pull.rounds, pull.version)?;
+            writeln!(f, "\n{}", pull.title())?;
             write_rows(f, &pull.rows(), &pull.error_texts)?;
         }
         for missed in &self.missed {
@@ -34,9 +34,14 @@ impl fmt::Display for Report {
 }
 
 fn write_measurement(f: &mut fmt::Formatter<'_>, measurement: &Measurement) -> fmt::Result {
-    let Measurement { workload, server, version, seconds, .. } = measurement;
-    writeln!(f, "{workload}: {server} {version}, {seconds:.1} s")?;
+    writeln!(f, "{}", title(measurement))?;
     write_rows(f, &rows(measurement), &measurement.error_texts)
+}
+
+/// What was measured of whom, and for how long.
+pub(crate) fn title(measurement: &Measurement) -> String {
+    let Measurement { workload, server, version, seconds, .. } = measurement;
+    format!("{workload}: {server} {version}, {seconds:.1} s")
 }
 
 fn write_rows(f: &mut fmt::Formatter<'_>, rows: &[(&str, String)], errors: &[String]) -> fmt::Result {
@@ -123,10 +128,14 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
             format!("{}, {} still open at the end", idle.connections, idle.still_open),
         ));
         rows.push(("  memory of each", format!("{:.0} bytes", idle.anonymous_bytes_each)));
-        rows.push(("  throughput beside them", format!("{:.3} × that without", idle.throughput_ratio)));
+        rows.push(("  throughput beside them", format!("{} × that without", idle.throughput_ratio)));
         if let Some(ratio) = idle.cpu_ratio {
-            rows.push(("  CPU beside them", format!("{ratio:.3} × that without")));
+            rows.push(("  CPU beside them", format!("{ratio} × that without")));
         }
+    }
+    if let Some(cold) = measurement.beside_cold {
+        rows.push(("cold ranges beside it", rate(cold.throughput.median)));
+        rows.push(("  p99 beside them", format!("{} × that without", cold.p99_ratio)));
     }
     if let Some(held) = measurement.caps {
         rows.extend(cap_rows(&held));

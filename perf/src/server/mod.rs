@@ -1,6 +1,7 @@
 //! What is measured: a relay that this program starts, one on another box, or something else that serves the same file.
 
 pub(crate) mod fetch;
+pub(crate) mod memory_limit;
 pub(crate) mod relay;
 pub(crate) mod remote;
 pub(crate) mod scratch;

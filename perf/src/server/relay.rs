@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use millrace_proto::admin::ContentStatus;
 
 use super::remote::{InfohashKind, Remote};
-use super::{PATIENCE, Process, Server, find_in_path, free_address, is_program};
+use super::{PATIENCE, Process, Server, fetch, find_in_path, free_address, is_program};
 use crate::interrupt::Interrupt;
 
 /// The program's name.
@@ -94,6 +94,11 @@ pub(crate) fn admin_in(folder: &Path) -> PathBuf {
 }
 
 impl RelayPlan {
+    /// Where its store is, or will be.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
     fn admin(&self) -> PathBuf {
         admin_in(&self.folder)
     }
@@ -108,7 +113,7 @@ impl RelayPlan {
         std::fs::write(&config, self.config()).context("writing the relay's configuration")?;
         let mut command = Command::new(&self.program);
         command.arg("serve").args(&self.sources).arg("--config").arg(&config);
-        command.arg("--store").arg(self.folder.join("store")).arg("--admin").arg(self.admin());
+        command.arg("--store").arg(self.store()).arg("--admin").arg(self.admin());
         command.args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"]);
         command.args(["--public-url", &format!("http://{http}/")]);
         let cores: Vec<String> = self.cores.iter().map(usize::to_string).collect();
@@ -182,4 +187,30 @@ impl Relay {
         server.process = Some(self.process);
         Ok(server)
     }
+}
+
+/// What a relay tells about its content under `/c/{id}.{kind}`.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) fn about_content(relay: &Server, kind: &str) -> anyhow::Result<Vec<u8>> {
+    let file = relay.http.as_ref().context("the relay has no HTTP address")?;
+    let id = file.path.split('/').nth(2).context("a content without an id")?;
+    fetch::get_ok(file.address, &file.host, &format!("/c/{id}.{kind}"))
+}
+
+/// Waits for the digest of a whole file, which follows some time after its pieces: computing it would be charged to the first run.
+///
+/// # Errors
+/// The relay ends, or takes too long.
+pub(crate) fn wait_for_digest(relay: &mut Server, length: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let mut process = relay.process.take().context("a relay that is not ours")?;
+    let within = PATIENCE + Duration::from_secs(length / SLOWEST_INTAKE);
+    let known = || {
+        let status: ContentStatus = serde_json::from_slice(&about_content(relay, "json")?)?;
+        Ok(status.sha256.map(drop))
+    };
+    process.wait_until("digest", within, interrupt, known)?;
+    relay.process = Some(process);
+    Ok(())
 }

@@ -15,7 +15,7 @@ pub(crate) struct Remote {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
     pub(crate) bittorrent: SocketAddr,
-    /// Content id or infohash; `None` is the first complete one.
+    /// Content id, infohash or name; `None` is the first complete one.
     pub(crate) content: Option<String>,
     pub(crate) infohash: InfohashKind,
 }
@@ -45,6 +45,12 @@ impl Remote {
         Ok(Remote { address, host, bittorrent, content: None, infohash: InfohashKind::V1 })
     }
 
+    /// A content of a relay, by HTTP alone.
+    pub(crate) fn at(address: SocketAddr, content: &str) -> Self {
+        let (host, content) = (address.to_string(), Some(content.to_owned()));
+        Remote { address, host, bittorrent: address, content, infohash: InfohashKind::V1 }
+    }
+
     /// Whether it answers and is ready.
     pub(crate) fn is_ready(&self) -> bool {
         fetch::get(self.address, &self.host, "/readyz").is_ok_and(|(status, _)| status == 200)
@@ -61,7 +67,9 @@ impl Remote {
             None => true,
             Some(name) => {
                 let hashes = [&content.infohash_v1, &content.infohash_v2];
-                content.id == *name || hashes.iter().any(|hash| hash.as_ref() == Some(name))
+                content.id == *name
+                    || content.name == *name
+                    || hashes.iter().any(|hash| hash.as_ref() == Some(name))
             }
         };
         let candidates: Vec<ContentStatus> = index.contents.iter().filter(named).cloned().collect();

@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "millrace-epoll",
         ],
     ),
-    ("millrace-perf", &["millrace-proto"]),
+    ("millrace-perf", &["millrace-proto", "millrace-pagecache"]),
     ("millrace-interop", &["millrace-proto"]),
 ];
 

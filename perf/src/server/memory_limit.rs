@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A group; it goes away with this value, which has to outlive the processes in it.
 #[derive(Debug)]
-pub(super) struct MemoryLimit {
+pub(crate) struct MemoryLimit {
     group: PathBuf,
 }
 
@@ -25,7 +25,7 @@ impl MemoryLimit {
     ///
     /// # Errors
     /// Nobody lets us.
-    pub(super) fn new(bytes: u64) -> anyhow::Result<Self> {
+    pub(crate) fn new(bytes: u64) -> anyhow::Result<Self> {
         let mut last = None;
         for (place, bound) in PLACES {
             match Self::in_place(Path::new(place), bound, bytes) {
@@ -50,7 +50,7 @@ impl MemoryLimit {
     ///
     /// # Errors
     /// One of them is gone.
-    pub(super) fn add(&self, pids: &[u32]) -> anyhow::Result<()> {
+    pub(crate) fn add(&self, pids: &[u32]) -> anyhow::Result<()> {
         for pid in pids {
             std::fs::write(self.group.join("cgroup.procs"), pid.to_string())
                 .with_context(|| format!("bounding the memory of process {pid}"))?;

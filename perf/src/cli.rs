@@ -34,7 +34,8 @@ pub(crate) enum Command {
     Caps(LoadArgs),
     /// Both protocols for a long time: whether memory grows and errors come
     Soak(LoadArgs),
-    /// Measure our relay and other servers that are installed here side by side: nginx, libtorrent, Transmission, rqbit
+    /// Measure our relay and other servers that are installed here side by side: nginx, libtorrent, Transmission, rqbit; and ourselves against
+    /// every other target
     Compare(crate::compare::CompareArgs),
     /// Run scenario files, one after another
     Run(RunArgs),

@@ -2,6 +2,7 @@
 
 mod cold;
 mod contest;
+mod download;
 mod hashing;
 pub(crate) mod network;
 mod outcome;
@@ -31,7 +32,7 @@ use outcome::Comparison;
 /// `compare`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompareArgs {
-    /// P1 to P4 with shorter runs: ten minutes at most
+    /// P1 to P4 with shorter runs: ten minutes at most, instead of 25
     #[arg(long)]
     pub(crate) quick: bool,
     /// Every row for a fraction of a second, on small files, once: shows that it runs, not how fast
@@ -43,7 +44,7 @@ pub(crate) struct CompareArgs {
     /// Runs of each server
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) repeats: usize,
-    /// Time measured in each run [default: 5s, with --quick 2s]
+    /// Time measured in each run [default: 4s, with --quick 2s]
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Span>,
     /// Length of the test file
@@ -114,7 +115,7 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let interrupt = Interrupt::watch()?;
-    let duration = args.duration.map_or(Duration::from_secs(if args.quick { 2 } else { 5 }), |span| span.0);
+    let duration = args.duration.map_or(Duration::from_secs(if args.quick { 2 } else { 4 }), |span| span.0);
     let contest = Contest { args, cores, duration, own_network, interrupt };
     contest.run(&rows, &mut comparison)?;
     comparison.write(&args.report)?;

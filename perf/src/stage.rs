@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -20,9 +19,6 @@ use crate::server::remote::Remote;
 use crate::server::scratch::Scratch;
 use crate::server::{HttpFile, PATIENCE, Server};
 use crate::subject::Subject;
-
-/// Where a store of many contents lies unless a folder is given: on a disk each would have to be synced.
-const IN_MEMORY: &str = "/dev/shm";
 
 /// The file that is in memory, and the one that is not.
 const FILE_NAME: &str = "payload.bin";
@@ -43,9 +39,10 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// Those of the file system.
     pub(crate) fn set(plan: &'a Plan, runtime: Runtime, interrupt: &'a Interrupt) -> anyhow::Result<Self> {
-        let in_memory =
-            || Some(Path::new(IN_MEMORY)).filter(|folder| plan.store.contents > 1 && folder.is_dir());
-        let scratch = Scratch::create(plan.folder.as_deref().or_else(in_memory))?;
+        let folder = plan.folder.as_deref();
+        // Each of many contents is synced when it is made, which takes a disk hours.
+        let is_many = plan.store.contents > 1;
+        let scratch = if is_many { Scratch::create_in_memory(folder)? } else { Scratch::create(folder)? };
         Ok(Stage { plan, runtime, interrupt, scratch })
     }
 

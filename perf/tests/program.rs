@@ -132,6 +132,19 @@ fn every_scenario_runs() {
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "something was left behind");
 }
 
+/// What is not installed is said, with what brings it.
+#[test]
+fn a_client_that_is_not_there_is_named_with_its_package() {
+    let output = perf(&["compare", "--tiny", "--rows", "aria2", "--relay"])
+        .arg(relay())
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("aria2c is not here"), "{}", text(&output));
+    assert!(text(&output).contains("apt install aria2"), "{}", text(&output));
+}
+
 /// Rows of `compare` that are about us alone need no other program; what they miss is no failure of the test.
 #[test]
 fn rows_about_ourselves_are_compared() {

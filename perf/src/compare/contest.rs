@@ -36,9 +36,12 @@ pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 pub(super) const LOAD: Runtime = Runtime::Spinning;
 
 /// What the test file and the order of requests follow from.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 
-const FILE_NAME: &str = "payload.bin";
+pub(super) const FILE_NAME: &str = "payload.bin";
+
+/// The torrent that seeds are given, without trackers.
+const TORRENT_NAME: &str = "test.torrent";
 
 /// All that a comparison needs to know.
 pub(super) struct Contest<'a> {
@@ -69,6 +72,7 @@ impl Contest<'_> {
             eprintln!("{}: {}", row.name, row.about);
             let outcome = match row.kind {
                 Kind::Hot => self.row(row, &file, comparison)?,
+                Kind::Download => self.download_row(row, comparison)?,
                 Kind::Cold => self.cold_row(row, &file, comparison)?,
                 Kind::Hashing => self.hashing_row(row, comparison)?,
                 Kind::Scenario(text) => self.own_row(row, text)?,
@@ -90,8 +94,9 @@ impl Contest<'_> {
         Ok(())
     }
 
-    fn row(&self, row: &Row, file: &Path, comparison: &mut Comparison) -> anyhow::Result<Outcome> {
+    pub(super) fn row(&self, row: &Row, file: &Path, comparison: &mut Comparison) -> anyhow::Result<Outcome> {
         let scratch = Scratch::create(self.args.folder.as_deref())?;
+        let torrent = scratch.path().join(TORRENT_NAME);
         let mut servers: Vec<(Who, Server)> = Vec::new();
         servers.push((Who::Millrace, self.start_ours(row, file, scratch.path())?));
         self.start_peers(row, file, scratch.path(), &mut servers, comparison)?;
@@ -119,7 +124,13 @@ impl Contest<'_> {
                 }
                 let (who, server) = &servers[contender.server];
                 let name = format!("{} {} {}/{}", row.name, server.name, repeat + 1, self.args.repeats);
-                match self.run_one(server, &mut contender.side, contender.ask, &name) {
+                let run = match contender.ask {
+                    Ask::Download { bittorrent } => {
+                        self.download(server, bittorrent.then_some(torrent.as_path()))
+                    }
+                    ask => self.run_one(server, &mut contender.side, ask, &name),
+                };
+                match run {
                     Ok(measurement) => contender.side.runs.push(measurement),
                     Err(error) if error.is::<Interrupted>() || *who == Who::Millrace => return Err(error),
                     Err(error) => comparison.note(format!("{name}: {error:#}")),
@@ -146,7 +157,7 @@ impl Contest<'_> {
         let port = match ask {
             Ask::Ranges { .. } => server.http.as_ref().map(|file| file.address.port()),
             Ask::Blocks { .. } => server.bittorrent.as_ref().map(|torrent| torrent.address.port()),
-            Ask::Reads { .. } | Ask::Hash(_) => None,
+            Ask::Download { .. } | Ask::Reads { .. } | Ask::Hash(_) => None,
         };
         let middle = WARM_UP + self.duration / 2;
         let look = port.filter(|_| looks).map(|port| {
@@ -242,7 +253,7 @@ impl Contest<'_> {
         let torrent = relay::about_content(relay, "torrent")?;
         let half = Metainfo::parse(&torrent)?.v1_half().context("the relay's torrent has no v1 half")?;
         let half = Metainfo { announce: Vec::new(), web_seeds: Vec::new(), ..half };
-        let path = scratch.join("test.torrent");
+        let path = scratch.join(TORRENT_NAME);
         std::fs::write(&path, half.to_bytes())?;
         let infohash = half.infohash_v1().context("a v1 torrent without an infohash")?.0;
         relay.bittorrent.as_mut().context("the relay has no torrent")?.infohash = infohash;
@@ -255,7 +266,7 @@ pub(super) fn connections(row: &Row) -> usize {
 }
 
 fn has_blocks(row: &Row) -> bool {
-    row.entries.iter().any(|entry| matches!(entry.ask, Ask::Blocks { .. }))
+    row.entries.iter().any(|entry| entry.ask.needs_torrent())
 }
 
 fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
@@ -279,7 +290,7 @@ fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
             let torrent = torrent.with_context(|| format!("{} has no BitTorrent address", server.name))?;
             (None, Some(BittorrentLoad { torrent, connections: leechers, queue }))
         }
-        Ask::Reads { .. } | Ask::Hash(_) => bail!("no server is asked that"),
+        Ask::Download { .. } | Ask::Reads { .. } | Ask::Hash(_) => bail!("no load of ours asks that"),
     };
     Ok(Load {
         http,

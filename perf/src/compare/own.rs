@@ -1,6 +1,6 @@
 //! Rows that are about us alone: one of the other commands, carried out as a scenario file has it, and held against the targets.
 
-use millrace_proto::units::Size;
+use anyhow::Context as _;
 
 use super::contest::Contest;
 use super::outcome::Outcome;
@@ -42,14 +42,15 @@ impl Contest<'_> {
                 .then(|| self.args.congestion.clone()),
             server_core: Some(list(&cores.server)),
             load_cores: Some(list(&cores.load)),
-            folder: self.args.folder.clone(),
-            // A range cannot be longer than a tiny file, nor does a tiny run check bytes.
+            // The folder is on the disk that is to be measured; many contents would take it hours.
+            folder: self.args.folder.clone().filter(|_| file.contents.is_none()),
+            // Which would cost the load more than anything that is compared.
             verify: Some(false),
             ..Settings::default()
         };
         let settings = settings.over(file);
         let kind = settings.kind.unwrap_or(Kind::Http);
         Plan::check(kind, &settings, &cores::allowed()?)
-            .map_err(|error| error.context(format!("the scenario of a row, {}", Size(text.len() as u64))))
+            .with_context(|| format!("the scenario {}", settings.about.as_deref().unwrap_or_default()))
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use millrace_proto::units::Size;
 
+use crate::peers::aria2;
 use crate::peers::nginx::Flavour;
 
 /// A row.
@@ -23,6 +24,8 @@ pub(crate) struct Row {
 pub(crate) enum Kind {
     /// Runs find all of the file in memory.
     Hot,
+    /// As hot ones, by people's own client and with a shorter file, since it takes all of it.
+    Download,
     /// Runs find nothing of it, and no room for more than a quarter.
     Cold,
     /// Nothing is served; bytes are hashed.
@@ -65,6 +68,8 @@ pub(crate) enum Ask {
     Blocks { leechers: usize, queue: usize },
     /// Reads at random of the file itself.
     Reads { depth: usize, bytes: u64 },
+    /// The whole file by aria2, over HTTP with as many connections as it opens, or over BitTorrent.
+    Download { bittorrent: bool },
     /// Hashing on one core, in pieces of 1 MiB, out of a buffer that stays in the processor's cache.
     Hash(Digest),
 }
@@ -142,11 +147,18 @@ pub(super) const fn at_least(quantity: Quantity, first: f64, then: f64) -> Goal 
 }
 
 impl Ask {
+    /// Whether it is over BitTorrent.
+    pub(crate) fn needs_torrent(self) -> bool {
+        matches!(self, Ask::Blocks { .. } | Ask::Download { bittorrent: true })
+    }
+
     /// Connections of it.
     pub(crate) fn connections(self) -> usize {
         match self {
             Ask::Ranges { connections, .. } => connections,
             Ask::Blocks { leechers, .. } => leechers,
+            Ask::Download { bittorrent: false } => aria2::CONNECTIONS,
+            Ask::Download { bittorrent: true } => 1,
             Ask::Reads { .. } | Ask::Hash(_) => 0,
         }
     }
@@ -216,6 +228,8 @@ impl fmt::Display for Ask {
             Ask::Reads { depth, bytes } => {
                 write!(f, "{depth} reads of {}", Size(*bytes))
             }
+            Ask::Download { bittorrent: false } => write!(f, "aria2, HTTP × {}", aria2::CONNECTIONS),
+            Ask::Download { bittorrent: true } => f.write_str("aria2, BitTorrent"),
             Ask::Hash(Digest::Sha1) => f.write_str("SHA-1"),
             Ask::Hash(Digest::Sha256) => f.write_str("SHA-256"),
         }

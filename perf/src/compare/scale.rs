@@ -1,6 +1,8 @@
 //! Rows about whether a byte costs the same with more of something: contents, bytes of a file, shards. Each scenario has a relay of its own,
 //! or shares one with those that need the same; all are measured in turn.
 
+use std::time::Duration;
+
 use super::contest::{Contest, LOAD, WARM_UP};
 use super::outcome::Outcome;
 use super::row::{Row, Who};
@@ -12,6 +14,9 @@ use crate::plan::Plan;
 use crate::run;
 use crate::server::Server;
 use crate::stage::Stage;
+
+/// Longest run: there are many of them, and it is CPU time that is compared, which is steady sooner than rates.
+const DURATION_MAX: Duration = Duration::from_secs(3);
 
 /// A relay that runs, and what it was started for.
 struct Running<'a> {
@@ -55,7 +60,11 @@ impl Contest<'_> {
             }
             let known = known.unwrap_or(running.len() - 1);
             let Running { stage, server } = &running[known];
-            let window = Window { warm_up: WARM_UP, duration: self.duration, ..run::window(plan, stage) };
+            let window = Window {
+                warm_up: WARM_UP,
+                duration: self.duration.min(DURATION_MAX),
+                ..run::window(plan, stage)
+            };
             let asked = match plan.cores.server.len() {
                 1 => window.workload.clone(),
                 shards => format!("{}, {shards} shards", window.workload),

@@ -11,6 +11,14 @@ pub(crate) fn own() -> Duration {
     ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map_or(Duration::ZERO, |time| nanoseconds(time.num_nanoseconds()))
 }
 
+/// CPU time of all children of this process that have ended and were waited for.
+pub(crate) fn of_ended_children() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let time = |time: nix::sys::time::TimeVal| nanoseconds(time.num_nanoseconds());
+    getrusage(UsageWho::RUSAGE_CHILDREN)
+        .map_or(Duration::ZERO, |usage| time(usage.user_time()) + time(usage.system_time()))
+}
+
 /// CPU time of a process and everything below it; what has ended without being waited for is lost.
 /// `None` when the process is gone or its clock may not be read.
 pub(crate) fn of_tree(root: u32) -> Option<Duration> {

@@ -1,5 +1,6 @@
 //! Other programs that serve files, each started as its own experts would start it: what a relay is compared with.
 
+pub(crate) mod aria2;
 pub(crate) mod fio;
 mod hello;
 pub(crate) mod libtorrent;

@@ -140,6 +140,23 @@ impl Process {
         }
     }
 
+    /// Waits until it ends well.
+    ///
+    /// # Errors
+    /// It fails, takes longer, or Ctrl-C.
+    pub(crate) fn wait_for_end(&mut self, within: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
+        let started = Instant::now();
+        loop {
+            interrupt.check()?;
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}: {}", self.name, self.last_words()),
+                None if started.elapsed() > within => bail!("{}: takes too long", self.name),
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
     /// The end of its log, in one line.
     fn last_words(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 
+/// Where file systems in memory are.
+const IN_MEMORY: &str = "/dev/shm";
+
 /// The folder, readable by this user alone.
 #[derive(Debug)]
 pub(crate) struct Scratch {
@@ -28,6 +31,15 @@ impl Scratch {
             .create(&path)
             .with_context(|| format!("creating {}", path.display()))?;
         Ok(Scratch { path })
+    }
+
+    /// Makes one in `parent`, or in memory: for what a disk would make slow that is not to be measured.
+    ///
+    /// # Errors
+    /// As [`Scratch::create`].
+    pub(crate) fn create_in_memory(parent: Option<&Path>) -> anyhow::Result<Self> {
+        let memory = Path::new(IN_MEMORY);
+        Self::create(parent.or(memory.is_dir().then_some(memory)))
     }
 
     pub(crate) fn path(&self) -> &Path {

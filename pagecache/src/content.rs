@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use millrace_proto::id::ContentId;
+use millrace_proto::id::{ContentId, InfoHashV1};
 use millrace_proto::metainfo::Metainfo;
 
 use crate::bits::Bits;
@@ -65,12 +65,27 @@ struct Known {
     metainfo: Arc<Metainfo>,
     /// For clients that cannot read hybrids: see [`Metainfo::v1_half`].
     v1_half: Option<Arc<Metainfo>>,
+    names: SwarmNames,
+}
+
+/// The infohashes that handshakes carry, v2's cut to 20 bytes (BEP 52). Hashed once: an info dictionary may have megabytes, and a
+/// handshake costs its sender nothing.
+#[derive(Clone, Copy)]
+struct SwarmNames {
+    v1: Option<InfoHashV1>,
+    v2: Option<InfoHashV1>,
+    v1_half: Option<InfoHashV1>,
 }
 
 impl Known {
     fn new(metainfo: Arc<Metainfo>) -> Self {
         let v1_half = metainfo.v1_half().map(Arc::new);
-        Known { metainfo, v1_half }
+        let names = SwarmNames {
+            v1: metainfo.infohash_v1(),
+            v2: metainfo.infohash_v2().map(|v2| v2.truncated()),
+            v1_half: v1_half.as_ref().and_then(|half| half.infohash_v1()),
+        };
+        Known { metainfo, v1_half, names }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use millrace_proto::peer::extension::{self, ExtensionHandshake};
 use millrace_proto::peer::frame::{Frame, FrameLimits, next_frame};
-use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Progress, early_infohash};
+use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Opening, Progress};
 use millrace_proto::peer::message::{BLOCK_HEAD_BYTES, Block, HashSpan, Message, block_head};
 use millrace_proto::peer::metadata::MetadataMessage;
 use millrace_proto::peer::{allowed_fast::AllowedFast, bitfield};
@@ -17,7 +17,7 @@ const LIMITS: fn() -> FrameLimits = || FrameLimits::exchange(1000);
 /// Feeds bytes to everything that reads a peer's bytes; what is read must be written as it stood.
 fn exercise(received: &[u8]) {
     let _ = Handshake::parse(received);
-    let _ = early_infohash(received);
+    let _ = Opening::parse(received);
     match next_frame(received, &LIMITS()) {
         Frame::NeedMore(more) => assert!(more > 0),
         Frame::Invalid(_) => {}

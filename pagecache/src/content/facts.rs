@@ -148,16 +148,23 @@ impl Content {
 
     /// The infohashes under which peers ask for it: v1, v2 truncated (BEP 52), and that of the v1 half.
     pub fn swarm_names(&self) -> impl Iterator<Item = InfoHashV1> + use<> {
-        let v1 = self.metainfo().and_then(|metainfo| metainfo.infohash_v1());
-        let v2 = self.metainfo().and_then(|metainfo| metainfo.infohash_v2()).map(|v2| v2.truncated());
-        let half = self.v1_half().and_then(|metainfo| metainfo.infohash_v1());
-        [v1, v2, half].into_iter().flatten()
+        let names = self.metainfo.get().map(|known| [known.names.v1, known.names.v2, known.names.v1_half]);
+        names.into_iter().flatten().flatten()
+    }
+
+    /// Of a hybrid whose v1 infohash this is, the truncated v2 infohash: what its v1 peers may upgrade to (BEP 52).
+    #[must_use]
+    pub fn v2_name_of(&self, v1: InfoHashV1) -> Option<InfoHashV1> {
+        let names = self.metainfo.get()?.names;
+        names.v2.filter(|_| names.v1 == Some(v1))
     }
 
     /// The torrent that a peer means by one of the [`Content::swarm_names`].
     #[must_use]
     pub fn metainfo_of_swarm(&self, infohash: InfoHashV1) -> Option<&Arc<Metainfo>> {
-        self.v1_half().filter(|half| half.infohash_v1() == Some(infohash)).or_else(|| self.metainfo())
+        let known = self.metainfo.get()?;
+        let half = known.v1_half.as_ref().filter(|_| known.names.v1_half == Some(infohash));
+        Some(half.unwrap_or(&known.metainfo))
     }
 
     /// Gives it the metainfo that was made of it; `false` when it has one already. On a disk use

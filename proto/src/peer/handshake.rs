@@ -127,17 +127,25 @@ impl Handshake {
     }
 }
 
-/// The infohash of a handshake whose peer id is still to come.
+/// A handshake up to its peer id.
 ///
 /// BEP 3 lets the side that was called answer from here on, and some peers wait for that answer.
-#[must_use]
-pub fn early_infohash(received: &[u8]) -> Option<[u8; 20]> {
-    let preamble = received.get(..PREAMBLE.len())?;
-    let infohash = received.get(28..48)?;
-    if preamble != PREAMBLE {
-        return None;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// What the sender speaks.
+    pub reserved: Reserved,
+    /// As in [`Handshake`].
+    pub infohash: [u8; 20],
+}
+
+impl Opening {
+    /// What the bytes received since the connection opened begin with; `None` while some are missing, or if it is something else.
+    #[must_use]
+    pub fn parse(received: &[u8]) -> Option<Self> {
+        let mut rest = received.strip_prefix(PREAMBLE)?;
+        let reserved = Reserved(crate::octets::take(&mut rest)?);
+        Some(Self { reserved, infohash: crate::octets::take(&mut rest)? })
     }
-    infohash.try_into().ok()
 }
 
 #[cfg(test)]
@@ -188,8 +196,9 @@ mod tests {
     #[test]
     fn the_infohash_is_known_before_the_peer_id() {
         let wire = sample().encode();
-        assert_eq!(early_infohash(&wire[..47]), None);
-        assert_eq!(early_infohash(&wire[..48]), Some(sample().infohash));
-        assert_eq!(early_infohash(&[0; 68]), None);
+        let Handshake { reserved, infohash, .. } = sample();
+        assert_eq!(Opening::parse(&wire[..47]), None);
+        assert_eq!(Opening::parse(&wire[..48]), Some(Opening { reserved, infohash }));
+        assert_eq!(Opening::parse(&[0; 68]), None);
     }
 }

@@ -7,9 +7,9 @@
 //! limits upload_slots=1 requests=4            (first, if at all)
 //! content length=100000 [piece=16384] [files=a:10,b:70000] [have=none|0,2]
 //! peer B                                      (goes on as another peer, who connects when first named)
-//! > handshake [fast] [extended] [infohash=v2|unknown] | encrypted | raw 0000..ff | keep_alive | interested | request 0 0 16384 |
+//! > handshake [fast] [extended] [v2] [infohash=v2|v1_half|unknown] | encrypted | raw 0000..ff | keep_alive | interested | request 0 0 16384 |
 //!   bitfield f0 | extended 0 d1:mdee | hash_request 0 0 2 1 | …             (`>*N` sends it N times)
-//! < unchoke | piece 0 0 16384 | metadata 0 | hashes 0 0 2 1 | …             (one message; `<*N piece|reject` reads N of these kinds)
+//! < handshake [infohash=v2|v1_half] | unchoke | piece 0 0 16384 | metadata 0 | hashes 0 0 2 1 | …             (one message; `<*N piece|reject` reads N of these kinds)
 //! ignore                                      (whatever else was said)
 //! verify 3 | state paused | remove | drain | finish | advance MS            (what happens meanwhile)
 //! quiet | rejected | open | closed REASON | reset REASON                    (what must be true now)
@@ -199,7 +199,7 @@ impl Play {
 
     fn handshake(&self, options: &[&str]) -> Vec<u8> {
         let mut reserved = Reserved::default();
-        let mut infohash = self.metainfo().infohash_v1().unwrap().0;
+        let mut infohash = self.infohash("");
         let mut peer_id = *b"-SC0001-............";
         peer_id[19] = self.name.as_bytes()[0];
         let mut bytes = usize::MAX;
@@ -207,14 +207,26 @@ impl Play {
             match *option {
                 "fast" => reserved = reserved.with_fast(),
                 "extended" => reserved = reserved.with_extension_protocol(),
-                "infohash=v2" => infohash = self.metainfo().infohash_v2().unwrap().truncated().0,
+                "v2" => reserved = reserved.with_v2(),
                 "infohash=unknown" => infohash = [0x11; 20],
+                named if named.starts_with("infohash=") => infohash = self.infohash(named),
                 "begun" => bytes = 48,
                 "peer_id=own" => peer_id = *b"-MR0001-simulation..",
                 other => panic!("no such option {other}"),
             }
         }
         Handshake { reserved, infohash, peer_id }.encode().into_iter().take(bytes).collect()
+    }
+
+    /// The infohash that `infohash=…` names; v1's where there is no such word.
+    fn infohash(&self, word: &str) -> [u8; 20] {
+        let named = match word {
+            "infohash=v2" => self.metainfo().infohash_v2().map(|v2| v2.truncated()),
+            "infohash=v1_half" => self.metainfo().v1_half().and_then(|half| half.infohash_v1()),
+            "" => self.metainfo().infohash_v1(),
+            other => panic!("no such option {other}"),
+        };
+        named.unwrap().0
     }
 
     /// A span of hashes of the first file.
@@ -231,14 +243,18 @@ impl Play {
 
     fn expect(&mut self, number: usize, expected: &str, any_of_kind: bool) {
         self.settle();
-        let peer = self.peers.get_mut(&self.name).unwrap();
-        if expected == "handshake" {
+        if let Some(word) = expected.strip_prefix("handshake") {
+            let infohash = self.infohash(word.trim_start());
+            let peer = self.peers.get_mut(&self.name).unwrap();
             assert!(!std::mem::replace(&mut peer.greeted, true), "line {number}: only one handshake is made");
             let ours = peer.reader.handshake().unwrap_or_else(|| panic!("line {number}: no handshake"));
+            assert_eq!(ours.infohash, infohash, "line {number}: an infohash of another swarm");
             let speaks = ours.reserved;
-            assert!(speaks.fast() && speaks.extension_protocol() && speaks.v2() && !speaks.dht());
+            assert_eq!(speaks.v2(), word != " infohash=v1_half", "line {number}");
+            assert!(speaks.fast() && speaks.extension_protocol() && !speaks.dht());
             return;
         }
+        let peer = self.peers.get_mut(&self.name).unwrap();
         let Some(said) = peer.reader.next_frame() else { panic!("line {number}: nothing is said") };
         let said = self.describe(&said);
         match expected.split_once(" with ") {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
 use millrace_proto::id::InfoHashV1;
-use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Progress, Reserved, early_infohash};
+use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Opening, Progress, Reserved};
 
 use crate::counters::Reason;
 use crate::session::{Context, End};
@@ -43,10 +43,10 @@ impl Handshaking {
             return Err(End::Now(Reason::NotBitTorrent));
         }
         if self.content.is_none()
-            && let Some(infohash) = early_infohash(received)
+            && let Some(opening) = Opening::parse(received)
         {
             // BEP 3: answered before the peer id came, for which some wait.
-            self.content = Some(answer(cx, infohash)?);
+            self.content = Some(answer(cx, &opening)?);
         }
         let Progress::Whole(handshake) = progress else { return Ok(None) };
         if handshake.peer_id == cx.shared.identity.peer_id {
@@ -57,14 +57,21 @@ impl Handshaking {
     }
 }
 
-/// Finds the content and queues our handshake, under the infohash that the peer used.
-fn answer(cx: &mut Context<'_>, infohash: [u8; 20]) -> Result<Arc<Content>, End> {
-    let content = cx.shared.catalog.by_infohash(InfoHashV1(infohash)).filter(|content| is_offered(content));
+/// Finds the content and queues our handshake, under the infohash that the peer used or upgrades to.
+///
+/// BEP 52, upgrade path: who asks for a hybrid by v1 and speaks v2 is answered with the v2 infohash. That is more than a courtesy:
+/// libtorrent (2.0.8 and 2.1.1) checks our answer against what it knows of us by then. If its tracker named us in the v2 swarm too since it
+/// called, it takes the v1 infohash for a mistake, leaves, and stays away for a minute.
+fn answer(cx: &mut Context<'_>, opening: &Opening) -> Result<Arc<Content>, End> {
+    let asked = InfoHashV1(opening.infohash);
+    let content = cx.shared.catalog.by_infohash(asked).filter(|content| is_offered(content));
     let content = Arc::clone(content.ok_or(End::Now(Reason::UnknownTorrent))?);
     let mut reserved = Reserved::default().with_fast().with_extension_protocol();
-    if content.metainfo_of_swarm(InfoHashV1(infohash)).is_some_and(|metainfo| metainfo.info.v2) {
+    if content.metainfo_of_swarm(asked).is_some_and(|metainfo| metainfo.info.v2) {
         reserved = reserved.with_v2();
     }
+    let upgraded = content.v2_name_of(asked).filter(|_| opening.reserved.v2());
+    let infohash = upgraded.unwrap_or(asked).0;
     let ours = Handshake { reserved, infohash, peer_id: cx.shared.identity.peer_id };
     cx.output.lease(&content);
     cx.output.push_bytes(&ours.encode());

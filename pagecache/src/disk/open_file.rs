@@ -2,10 +2,11 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
@@ -51,8 +52,14 @@ pub struct OpenFile {
     mapped: OnceLock<Mapped>,
     map_bytes: u64,
     bytes: u64,
+    /// The same file opened for reading past the page cache, when somebody asks; none where the file system refuses.
+    direct: OnceLock<Option<File>>,
+    /// A read past the page cache was refused, though opening was not.
+    refuses_direct: AtomicBool,
     stamp: Option<Stamp>,
     shared: bool,
+    /// Device and inode.
+    identity: (u64, u64),
 }
 
 impl OpenFile {
@@ -77,8 +84,17 @@ impl OpenFile {
             Access::Stored => None,
             Access::InPlace(stamp) => Some(stamp),
         };
-        let (bytes, shared) = (metadata.size(), metadata.nlink() > 1);
-        Ok(OpenFile { file, mapped: OnceLock::new(), map_bytes, bytes, stamp, shared })
+        Ok(OpenFile {
+            file,
+            mapped: OnceLock::new(),
+            map_bytes,
+            bytes: metadata.size(),
+            direct: OnceLock::new(),
+            refuses_direct: AtomicBool::new(false),
+            stamp,
+            shared: metadata.nlink() > 1,
+            identity: (metadata.dev(), metadata.ino()),
+        })
     }
 
     /// Its mapping, made by the first call. Empty where the process may have no more mappings (`vm.max_map_count`): the file
@@ -103,6 +119,33 @@ impl OpenFile {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The same file for reads past the page cache (`O_DIRECT`), which need offsets, lengths and memory aligned to the blocks of its
+    /// device; opened by the first call. None where the file system refuses, or [`refuse_direct`](OpenFile::refuse_direct) was
+    /// called. Such a read waits for what is still to be written of its range.
+    #[must_use]
+    pub fn direct(&self) -> Option<&File> {
+        if self.refuses_direct.load(Ordering::Relaxed) {
+            return None;
+        }
+        let open = || {
+            // By descriptor, since the name may be gone, or somebody else's by now.
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+
+    /// Notes that reads past the page cache fail here, so that nobody tries again.
+    pub fn refuse_direct(&self) {
+        self.refuses_direct.store(true, Ordering::Relaxed);
+    }
+
+    /// Device and inode: the same for every name of the same bytes, and after the file was closed and opened again.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// Whether it belongs to somebody else, who may change it: ask [`OpenFile::unchanged`] at each lease.

@@ -156,8 +156,16 @@ pub struct Counters {
     pub sent_sendfile_bytes: Counter,
     /// Bytes sent by copying.
     pub sent_copy_bytes: Counter,
-    /// Times that data was brought in from the disk before a send.
+    /// Reads that brought data into the page cache before a send.
     pub brought_in: Counter,
+    /// Bytes of them.
+    pub brought_in_bytes: Counter,
+    /// Reads past the page cache, for one send alone.
+    pub read_direct: Counter,
+    /// Bytes of them, with what lay around them in their blocks.
+    pub read_direct_bytes: Counter,
+    /// Sends that waited for a buffer to read into.
+    pub buffer_waits: Counter,
     /// Completion queue overflows.
     pub ring_overflows: Counter,
     /// Time of a loop from its first event to its end.

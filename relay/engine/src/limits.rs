@@ -32,6 +32,9 @@ pub struct Limits {
     pub frame_bytes_max: usize,
     /// Bytes one connection may send in its turn.
     pub turn_bytes: u64,
+    /// Buffers of 2 MiB into which is read what is not in memory and was not asked for lately. With none, all of it goes through the page
+    /// cache.
+    pub read_buffers: usize,
     /// Time a drain may take before what is left is closed.
     pub drain_timeout: Duration,
 }
@@ -52,6 +55,7 @@ impl Default for Limits {
             upload_slots: 512,
             frame_bytes_max: 128 * 1024,
             turn_bytes: 1024 * 1024,
+            read_buffers: 32,
             drain_timeout: Duration::from_secs(30),
         }
     }

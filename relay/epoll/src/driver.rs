@@ -10,13 +10,14 @@ use millrace_engine::event::{Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, ShardId};
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
+use millrace_send::cold::{Resumed, Waiting};
+use millrace_send::disk::Disk;
 use millrace_send::socket::{peer_address, reset_on_close, tune_accepted};
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup, clock};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::SockRef;
 
-use crate::disk::{Disk, Waiting};
 use crate::listeners::Listeners;
 use crate::table::{Receiving, Table};
 use crate::token::Token;
@@ -98,6 +99,7 @@ impl<F: FnMut(Outward)> Driver<F> {
     fn turn_until_drained(mut self) -> io::Result<()> {
         let mut events = vec![EpollEvent::empty(); EVENTS_MAX];
         while !self.shard.is_drained() {
+            self.begin_reads();
             let count = self.wait(&mut events)?;
             self.now = clock::now();
             self.sender.begin_turn(self.now);
@@ -144,7 +146,7 @@ impl<F: FnMut(Outward)> Driver<F> {
         match Token::of(event.data()) {
             Token::Connection(conn) => self.handle_connection(conn, event.events()),
             Token::Listener(index) => self.accept(index)?,
-            Token::Disk => self.send_what_was_brought_in(),
+            Token::Disk => self.finish_reads(),
             // Awake is all that was wanted: `read_mail` comes in every loop.
             Token::Mailbox => {}
         }
@@ -258,16 +260,25 @@ impl<F: FnMut(Outward)> Driver<F> {
         self.carry_out();
     }
 
-    fn send_what_was_brought_in(&mut self) {
-        while let Some(brought_in) = self.disk.next() {
+    fn begin_reads(&mut self) {
+        while let Some(read) = self.sender.next_read() {
+            self.disk.begin(read);
+        }
+    }
+
+    /// Lets the sends go on whose bytes have been read.
+    fn finish_reads(&mut self) {
+        while let Some(finished) = self.disk.next() {
+            let conn = finished.conn();
             // The connection may have been closed meanwhile.
-            if self.table.open(brought_in.conn).is_some() {
-                match brought_in.result {
-                    Ok(()) => self.send(brought_in.conn, brought_in.bytes_max, Residency::Assume),
-                    Err(_) => self.answer_send(brought_in.conn, Sent::Unreadable),
-                }
-                self.carry_out();
+            let is_open = self.table.open(conn).is_some();
+            match self.sender.finish(finished, is_open) {
+                _ if !is_open => {}
+                Resumed::Send { bytes_max, residency } => self.send(conn, bytes_max, residency),
+                Resumed::Unreadable => self.answer_send(conn, Sent::Unreadable),
+                Resumed::Waits => {}
             }
+            self.carry_out();
         }
     }
 
@@ -333,12 +344,9 @@ impl<F: FnMut(Outward)> Driver<F> {
 
     fn send(&mut self, conn: ConnId, bytes_max: u64, residency: Residency) {
         let (Some(open), Some(output)) = (self.table.open(conn), self.shard.output(conn)) else { return };
-        match self.sender.send(open.as_fd(), output, bytes_max, residency) {
+        match self.sender.send(conn, open.as_fd(), output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
-            Outcome::Absent(absent) => {
-                self.counters.brought_in.increment();
-                self.disk.bring_in(Waiting { conn, bytes_max, absent });
-            }
+            Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
         }
     }
 
@@ -351,6 +359,7 @@ impl<F: FnMut(Outward)> Driver<F> {
 
     fn close(&mut self, conn: ConnId, reset: bool) {
         let Some(closed) = self.table.remove(conn) else { return };
+        self.sender.forget(conn);
         if reset {
             // A socket that takes no option any more is broken, and its close tells the peer nothing.
             let _ = reset_on_close(&closed);

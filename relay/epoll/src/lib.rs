@@ -6,7 +6,6 @@
 //! thread are level-triggered.
 #![forbid(unsafe_code)]
 
-mod disk;
 mod driver;
 mod listeners;
 mod table;

@@ -18,13 +18,15 @@ use millrace_engine::ids::{ConnId, Now, ShardId};
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
 use millrace_send::clock;
+use millrace_send::cold::{Read, Waiting};
+use millrace_send::disk::Disk;
 use millrace_send::socket::reset_on_close;
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
 use socket2::SockRef;
 
-use crate::bring_in::{BringIn, READS_MAX, Waiting};
 use crate::buffers::{self, Buffers, GROUP};
 use crate::listeners::Listeners;
+use crate::reads::Reads;
 use crate::ring::{self, Ring, Size};
 use crate::table::Table;
 use crate::token::{Kind, Token};
@@ -43,18 +45,22 @@ const ACCEPTS: u32 = 1024;
 /// # Panics
 /// When the kernel breaks the contract of io_uring, or the engine that of its operations.
 pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
+    // Before this thread is bound to a CPU, so that they go where there is room.
+    let disk = Disk::start()?;
     if let Some(core) = setup.core {
         clock::pin(core)?;
     }
     let buffers = buffers::count_for(setup.connections_max);
-    let (mut uring, _) = ring::open(size(setup.connections_max, buffers))?;
+    let reads_max = u32::try_from(setup.sender.buffers_max()).unwrap_or(u32::MAX);
+    let (mut uring, _) = ring::open(size(setup.connections_max, buffers, reads_max))?;
     let ring = Ring::new(&mut uring);
     let mut driver = Driver {
         buffers: Buffers::new(ring.submitter(), buffers)?,
         ring,
         table: Table::new(setup.connections_max),
         listeners: Listeners::new(setup.listeners),
-        bring_in: BringIn::new()?,
+        reads: Reads::default(),
+        disk: Threads { threads: disk, polling: false },
         mailbox: Watched { mailbox: setup.mailbox, polling: false },
         id: setup.id,
         shard: setup.shard,
@@ -71,10 +77,10 @@ pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
 }
 
 /// Everything that can complete at once has a place: for each connection a receive, a poll and a failed cancellation of each, every
-/// provided buffer, advice and read of every bring-in, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
-fn size(connections_max: u32, buffers: u16) -> Size {
+/// provided buffer, a read into every buffer for them, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
+fn size(connections_max: u32, buffers: u16, reads_max: u32) -> Size {
     let connections = connections_max.saturating_mul(4);
-    let completions = connections.saturating_add(u32::from(buffers) + 2 * READS_MAX + ACCEPTS);
+    let completions = connections.saturating_add(u32::from(buffers) + ACCEPTS).saturating_add(reads_max);
     Size { submissions: SUBMISSIONS, completions: completions.min(65_536) }
 }
 
@@ -84,12 +90,19 @@ struct Watched {
     polling: bool,
 }
 
+struct Threads {
+    threads: Disk,
+    /// Whether the poll for what they report is in flight.
+    polling: bool,
+}
+
 struct Driver<'r, F> {
     ring: Ring<'r>,
     buffers: Buffers,
     table: Table,
     listeners: Listeners,
-    bring_in: BringIn,
+    reads: Reads,
+    disk: Threads,
     mailbox: Watched,
     id: ShardId,
     shard: Shard,
@@ -107,6 +120,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         let mut reaped = Vec::new();
         while !self.shard.is_drained() {
             self.submit_standing_requests();
+            self.begin_reads();
             self.wait()?;
             self.now = clock::now();
             self.sender.begin_turn(self.now);
@@ -130,6 +144,12 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             let poll = opcode::PollAdd::new(eventfd, POLLIN).multi(true).build();
             // SAFETY: a poll names no memory.
             unsafe { self.ring.push(poll.user_data(Token::new(Kind::Mailbox, 0, 0).user_data())) };
+        }
+        if !std::mem::replace(&mut self.disk.polling, true) {
+            let eventfd = Fd(self.disk.threads.as_fd().as_raw_fd());
+            let poll = opcode::PollAdd::new(eventfd, POLLIN).multi(true).build();
+            // SAFETY: a poll names no memory.
+            unsafe { self.ring.push(poll.user_data(Token::new(Kind::Disk, 0, 0).user_data())) };
         }
     }
 
@@ -213,13 +233,9 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     fn send(&mut self, conn: ConnId, bytes_max: u64, residency: Residency) {
         // A connection that was closed while its bytes were brought in.
         let (Some(socket), Some(output)) = (self.table.socket(conn), self.shard.output(conn)) else { return };
-        match self.sender.send(socket, output, bytes_max, residency) {
+        match self.sender.send(conn, socket, output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
-            Outcome::Absent(absent) => {
-                self.counters.brought_in.increment();
-                self.bring_in.add(Waiting { conn, bytes_max, absent });
-                self.start_reads();
-            }
+            Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
         }
     }
 
@@ -235,6 +251,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             // A socket that takes no option any more is broken, and its close tells the peer nothing.
             let _ = reset_on_close(socket);
         }
+        self.sender.forget(conn);
         for token in self.table.close(conn).into_iter().flatten() {
             self.cancel(token);
         }
@@ -254,10 +271,18 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         unsafe { self.ring.push(poll.user_data(Token::of_connection(Kind::Writable, conn).user_data())) };
     }
 
-    fn start_reads(&mut self) {
-        while let Some(chain) = self.bring_in.next_reads() {
-            // SAFETY: `BringIn` keeps scratch, segments and file until the read has ended, and leaks them when it is dropped before.
-            unsafe { self.ring.push_chain(chain) };
+    /// Reads past the page cache go through the ring. Those into it may wait for the disk in the middle of a submission, and are for
+    /// threads.
+    fn begin_reads(&mut self) {
+        while let Some(read) = self.sender.next_read() {
+            match read {
+                Read::BringIn(_) => self.disk.threads.begin(read),
+                Read::Direct(read) => {
+                    let request = self.reads.begin(read);
+                    // SAFETY: `Reads` keeps file and memory until the read has ended, and leaks them when it is dropped before.
+                    unsafe { self.ring.push(request) };
+                }
+            }
         }
     }
 
@@ -280,9 +305,10 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     /// Cancels what is in flight and waits for its end, so that all memory can be freed.
     fn tear_down(mut self) -> io::Result<()> {
         self.close_listeners();
-        self.bring_in.stop().into_iter().for_each(|token| self.cancel(token));
+        self.reads.in_flight().into_iter().for_each(|token| self.cancel(token));
         self.table.open().into_iter().for_each(|conn| self.close(conn, false));
         self.cancel(Token::new(Kind::Mailbox, 0, 0));
+        self.cancel(Token::new(Kind::Disk, 0, 0));
         let mut reaped = Vec::new();
         while self.is_in_flight() {
             self.ring.wait(None)?;
@@ -293,8 +319,9 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn is_in_flight(&self) -> bool {
-        !(self.table.is_empty() && self.listeners.is_closed() && self.bring_in.is_idle())
+        !(self.table.is_empty() && self.listeners.is_closed() && self.reads.is_idle())
             || self.mailbox.polling
+            || self.disk.polling
     }
 }
 

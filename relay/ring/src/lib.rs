@@ -1,7 +1,7 @@
 //! The io_uring back end of a shard: turns engine operations into requests, and completions into events.
 //!
 //! [`probe()`] tells whether this host allows it, [`run`] runs a shard until it is drained. The ring gives readiness, connections,
-//! received bytes and the disk; sending is done by `millrace-send`, the same as over epoll.
+//! received bytes and reads past the page cache; sending is done by `millrace-send`, the same as over epoll.
 //!
 //! **Receiving and pauses.** A connection that receives has one multishot receive in flight, and the kernel picks a buffer for each
 //! piece. `Op::PauseReceive` cancels it. What the kernel had received before the cancellation took effect is still delivered, in
@@ -12,12 +12,12 @@
 //! **Lifetimes.** Whatever the kernel may still write to is owned by a record until the terminal completion, and leaked where a
 //! panic ends the loop before that.
 
-mod bring_in;
 mod buffers;
 mod driver;
 mod listeners;
 mod mapping;
 pub mod probe;
+mod reads;
 mod ring;
 mod table;
 mod token;

@@ -16,13 +16,12 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 const UNREGISTER: [u8; 2] = [21, 23];
 
 /// The opcodes this back end uses: what a kernel must know, and all that a ring is allowed.
-pub(crate) const OPCODES: [(u8, &str); 6] = [
+pub(crate) const OPCODES: [(u8, &str); 5] = [
     (opcode::AcceptMulti::CODE, "ACCEPT"),
     (opcode::RecvMulti::CODE, "RECV"),
     (opcode::PollAdd::CODE, "POLL_ADD"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
-    (opcode::Fadvise::CODE, "FADVISE"),
-    (opcode::Readv::CODE, "READV"),
+    (opcode::Read::CODE, "READ"),
 ];
 
 /// When the kernel runs the part of an operation that belongs to our thread.
@@ -126,34 +125,19 @@ impl<'r> Ring<'r> {
     /// # Safety
     /// Whatever the request lets the kernel read or write stays in place until its terminal completion.
     pub(crate) unsafe fn push(&mut self, request: squeue::Entry) {
-        // SAFETY: the caller's promise, passed on; `room` only orders requests.
-        unsafe { self.push_chain([request]) };
-    }
-
-    /// Queues requests that are linked, in one submission: a link does not reach from one to the next.
-    ///
-    /// # Safety
-    /// As for [`push`](Self::push), for each of them.
-    pub(crate) unsafe fn push_chain<const COUNT: usize>(&mut self, chain: [squeue::Entry; COUNT]) {
-        if self.backlog.is_empty() && !self.has_room(COUNT) {
+        if self.backlog.is_empty() && self.submissions.is_full() {
             self.submissions.sync();
             // An error shows as a queue that is still full.
             let _ = self.submitter.submit();
             self.submissions.sync();
         }
-        if !self.backlog.is_empty() || !self.has_room(COUNT) {
-            self.backlog.extend(chain);
+        if !self.backlog.is_empty() || self.submissions.is_full() {
+            self.backlog.push_back(request);
             return;
         }
-        for request in &chain {
-            // SAFETY: the caller of this function keeps what the request names in place.
-            let pushed = unsafe { self.submissions.push(request) };
-            debug_assert!(pushed.is_ok(), "room was made above");
-        }
-    }
-
-    fn has_room(&self, count: usize) -> bool {
-        self.submissions.capacity() - self.submissions.len() >= count
+        // SAFETY: the caller of this function keeps what the request names in place.
+        let pushed = unsafe { self.submissions.push(&request) };
+        debug_assert!(pushed.is_ok(), "room was made above");
     }
 
     /// Moves what waits into the queue, as far as it goes.
@@ -227,7 +211,7 @@ impl Drop for Ring<'_> {
 }
 
 fn restrictions() -> Vec<Restriction> {
-    let flags = Flags::BUFFER_SELECT | Flags::IO_HARDLINK | Flags::SKIP_SUCCESS;
+    let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
     OPCODES
         .iter()
         .map(|(code, _)| Restriction::sqe_op(*code))

@@ -26,9 +26,9 @@ pub(crate) enum Kind {
     Writable = 3,
     /// Multishot poll of the mailbox.
     Mailbox = 4,
-    /// Read-ahead advice that precedes a read. Carries nothing the kernel writes to; only failures complete.
-    Advise = 5,
-    /// A read that brings an extent in; the slot is one of the bring-in pool.
+    /// Multishot poll of the disk threads.
+    Disk = 5,
+    /// A read past the page cache; the slot is one of those of [`Reads`](crate::reads::Reads).
     Read = 6,
     /// A cancellation. Carries nothing the kernel writes to; only failures complete.
     Cancel = 7,
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     const ALL: [Kind; 7] =
-        [Kind::Accept, Kind::Receive, Kind::Writable, Kind::Mailbox, Kind::Advise, Kind::Read, Kind::Cancel];
+        [Kind::Accept, Kind::Receive, Kind::Writable, Kind::Mailbox, Kind::Disk, Kind::Read, Kind::Cancel];
 }
 
 /// A token: kind (8 bits), slot (24), generation (32), from the top.

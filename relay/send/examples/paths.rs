@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use millrace_engine::counters::Counters;
 use millrace_engine::event::Sent;
+use millrace_engine::ids::ConnId;
 use millrace_engine::output::Output;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::{Layout, PieceIndex};
@@ -114,7 +115,7 @@ fn run(
         (workload.fill)(&mut output, sent);
         let mut residency = Residency::Ask;
         while !output.is_empty() {
-            match sender.send(socket.as_fd(), &output, u64::MAX, residency) {
+            match sender.send(ConnId::new(0, 0), socket.as_fd(), &output, u64::MAX, residency) {
                 // The host may take pages away behind our back; a run with many of these shows in its spread.
                 Outcome::Absent(_) => residency = Residency::Assume,
                 Outcome::Sent(Sent::Bytes { bytes, blocked }) => {

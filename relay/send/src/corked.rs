@@ -1,6 +1,7 @@
 //! Sending by `send` and `sendfile`, one call for each run, with nothing going out in crumbs: `MSG_MORE` before what follows at once,
 //! and `TCP_CORK` around several files' worth, because `sendfile` knows no `MSG_MORE`.
 
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
@@ -8,7 +9,7 @@ use nix::sys::sendfile::sendfile;
 use socket2::SockRef;
 
 use crate::pipe::retry;
-use crate::plan::{Plan, Position, Run, Source};
+use crate::plan::{Plan, Position, Source};
 use crate::sender::{End, Progress};
 
 /// What padding is sent from.
@@ -16,6 +17,9 @@ static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
 
 /// Runs from which on a cork pays for its two system calls. Two are a head and its body, for which `MSG_MORE` does.
 const CORK_RUNS_MIN: usize = 3;
+
+/// Runs in memory that go out in one call: those of a batch of blocks.
+const SLICES_MAX: usize = 104;
 
 /// Sends `plan`, run by run.
 pub(crate) fn send(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
@@ -34,8 +38,11 @@ fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
     let mut position = Position::default();
     let mut sent = 0;
     while let Some(run) = plan.at(position) {
-        let more = sent + run.bytes < plan.bytes();
-        match send_run(socket, plan, run, more) {
+        let taken = match run.source {
+            Source::File(file, offset) => send_file(socket, plan, file, offset, run.bytes),
+            _ => send_memory(socket, plan, position, plan.bytes() - sent),
+        };
+        match taken {
             // A call may take less than it was given without the socket being full; the next one says so if it is.
             Ok(taken) => {
                 sent += taken;
@@ -47,18 +54,30 @@ fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
     Progress { sent, end: End::Complete }
 }
 
-/// Sends a part of the run, at least one byte.
-fn send_run(socket: BorrowedFd<'_>, plan: &Plan<'_>, run: Run<'_>, more: bool) -> nix::Result<u64> {
-    let bytes = usize::try_from(run.bytes).unwrap_or(usize::MAX);
-    let memory = match run.source {
-        Source::Memory(bytes) | Source::Head(bytes) => bytes,
-        Source::Zeros => &ZEROS,
-        Source::File(file, offset) => return send_file(socket, plan, file, offset, bytes),
-    };
-    let memory = &memory[..bytes.min(memory.len())];
-    let more = more || memory.len() < bytes;
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 };
-    let taken = retry(|| SockRef::from(&socket).send_with_flags(memory, flags).map_err(errno))?;
+/// Sends a part of the runs that follow each other in memory, at least one byte, of `left` bytes in all.
+fn send_memory(
+    socket: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+    mut position: Position,
+    left: u64,
+) -> nix::Result<u64> {
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let (mut count, mut bytes) = (0, 0);
+    while let (Some(run), Some(slice)) = (plan.at(position), slices.get_mut(count)) {
+        let memory = match run.source {
+            Source::Memory(memory) | Source::Head(memory) | Source::Staged(_, memory) => memory,
+            Source::Zeros => &ZEROS,
+            Source::File(..) => break,
+        };
+        let length = usize::try_from(run.bytes).map_or(memory.len(), |bytes| bytes.min(memory.len()));
+        *slice = IoSlice::new(&memory[..length]);
+        count += 1;
+        bytes += length as u64;
+        position = plan.after(position, length as u64);
+    }
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if bytes < left { libc::MSG_MORE } else { 0 };
+    let socket = SockRef::from(&socket);
+    let taken = retry(|| socket.send_vectored_with_flags(&slices[..count], flags).map_err(errno))?;
     Ok(taken as u64)
 }
 
@@ -67,8 +86,9 @@ fn send_file(
     plan: &Plan<'_>,
     file: usize,
     offset: u64,
-    bytes: usize,
+    bytes: u64,
 ) -> nix::Result<u64> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
     match retry(|| sendfile(socket, plan.file(file), Some(&mut offset.clone()), bytes))? {
         // The file is shorter than it was.

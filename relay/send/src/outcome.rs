@@ -47,8 +47,18 @@ pub enum Residency {
 pub enum Outcome {
     /// The event for the shard.
     Sent(Sent),
-    /// Nothing was sent: the next bytes are not in memory. Bring them in and send again with [`Residency::Assume`].
+    /// Nothing was sent: the next bytes are not in memory. They have to be read first: let the send
+    /// [wait](crate::sender::Sender::wait).
     Absent(Absent),
+}
+
+/// How absent bytes are to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Read into the page cache, for others who ask.
+    BringIn,
+    /// Read past the page cache, for this send alone.
+    Direct,
 }
 
 /// Bytes of a file that have to be read from the disk first. Owns its file, so that another thread can read it.
@@ -58,17 +68,19 @@ pub struct Absent {
     pub file: Arc<OpenFile>,
     /// First byte, in the file.
     pub offset: u64,
-    /// How many: one batch at most, about 1 MiB.
+    /// How many: about 1 MiB at most into the page cache, one [buffer](crate::cold::BUFFER_BYTES) past it.
     pub bytes: u64,
+    /// How.
+    pub way: Way,
 }
 
 impl Absent {
     /// Reads the bytes into the page cache and waits until they are there. `scratch` receives them on the way, its contents mean
-    /// nothing; a few hundred KiB make it efficient.
+    /// nothing; a few hundred KiB make it efficient. Returns whether the kernel says afterwards that they are there.
     ///
     /// # Errors
     /// What reading the file gave; [`io::ErrorKind::UnexpectedEof`] where the file is shorter than it was.
-    pub fn bring_in(&self, scratch: &mut [u8]) -> io::Result<()> {
+    pub fn bring_in(&self, scratch: &mut [u8]) -> io::Result<bool> {
         crate::residency::bring_in(self, scratch)
     }
 }

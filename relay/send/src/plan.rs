@@ -8,15 +8,15 @@ use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::SliceSource;
 use millrace_proto::peer::message::{BLOCK_BYTES, BLOCK_HEAD_BYTES};
 
+use crate::cold::StagedFor;
 use crate::header_table::Heads;
 use crate::kept::KeptFiles;
-use crate::outcome::{Absent, Residency};
 
 /// Runs planned for one call at most: several pipes full of the smallest parts.
 const RUNS_MAX: usize = 512;
 
 /// Bytes asked about, and brought in, at a time.
-const ABSENT_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const ABSENT_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a run of bytes is.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,8 @@ pub(crate) enum Source<'a> {
     Head(&'a [u8]),
     /// Nowhere: padding.
     Zeros,
+    /// In a buffer that they were read into, the one at this place among those that are staged.
+    Staged(usize, &'a [u8]),
     /// In the file of this number in [`Plan::files`], from this offset on.
     File(usize, u64),
 }
@@ -38,11 +40,23 @@ pub(crate) struct Run<'a> {
     pub(crate) bytes: u64,
 }
 
-/// Why the first byte cannot be sent.
+/// The first byte cannot be sent, nor read.
 #[derive(Debug)]
-pub(crate) enum Obstacle {
-    Unreadable,
-    Absent(Absent),
+pub(crate) struct Unreadable;
+
+/// Bytes of a file that are not in memory.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) file: Arc<OpenFile>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What the contents' bytes in one plan come out of. Buffers and files go different ways, so a plan has one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Files,
+    Buffers,
 }
 
 /// The runs of one call, in order.
@@ -50,6 +64,7 @@ pub(crate) enum Obstacle {
 pub(crate) struct Plan<'a> {
     runs: Vec<Run<'a>>,
     files: Vec<Arc<OpenFile>>,
+    store: Option<Store>,
     has_heads: bool,
     bytes: u64,
 }
@@ -68,12 +83,13 @@ impl<'a> Plan<'a> {
         output: &'a Output,
         bytes_max: u64,
         heads: Option<&'a Heads>,
-        residency: Residency,
+        staged: StagedFor<'a>,
         kept: &mut KeptFiles,
-    ) -> Result<Self, Obstacle> {
+    ) -> Result<Self, Unreadable> {
         let mut plan = Plan {
             runs: Vec::with_capacity(output.segments().min(RUNS_MAX)),
             files: Vec::new(),
+            store: None,
             has_heads: false,
             bytes: 0,
         };
@@ -90,19 +106,15 @@ impl<'a> Plan<'a> {
                     plan.push(source, left.min(bytes.len() as u64));
                 }
                 Part::Extent { offset, bytes } => {
-                    let content = output.content();
-                    if content.is_none_or(|content| !plan.push_extent(content, offset, bytes.min(left), kept))
-                    {
+                    let Some(content) = output.content() else { break };
+                    if !plan.push_extent(content, offset, bytes.min(left), staged, kept) {
                         break;
                     }
                 }
             }
         }
         if plan.runs.is_empty() && bytes_max > 0 && !output.is_empty() {
-            return Err(Obstacle::Unreadable);
-        }
-        if residency == Residency::Ask {
-            plan.cut_before_absent(kept)?;
+            return Err(Unreadable);
         }
         Ok(plan)
     }
@@ -117,9 +129,9 @@ impl<'a> Plan<'a> {
         self.has_heads
     }
 
-    /// Whether bytes of a file are among it.
+    /// Whether bytes of a file are among it, and not in a buffer.
     pub(crate) fn has_files(&self) -> bool {
-        !self.files.is_empty()
+        self.store == Some(Store::Files)
     }
 
     /// How many runs.
@@ -140,6 +152,9 @@ impl<'a> Plan<'a> {
         let source = match run.source {
             Source::Memory(bytes) => Source::Memory(bytes.get(skip_bytes..).unwrap_or_default()),
             Source::Head(bytes) => Source::Head(bytes.get(skip_bytes..).unwrap_or_default()),
+            Source::Staged(place, bytes) => {
+                Source::Staged(place, bytes.get(skip_bytes..).unwrap_or_default())
+            }
             Source::Zeros => Source::Zeros,
             Source::File(file, offset) => Source::File(file, offset + skip),
         };
@@ -166,6 +181,18 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// How many of the first `bytes` bytes come out of which buffer.
+    pub(crate) fn staged_prefix(&self, bytes: u64) -> Vec<(usize, u64)> {
+        if self.store != Some(Store::Buffers) {
+            return Vec::new();
+        }
+        let staged = self.prefix(bytes).filter_map(|run| match run.source {
+            Source::Staged(place, _) => Some((place, run.bytes)),
+            _ => None,
+        });
+        staged.collect()
+    }
+
     fn push(&mut self, source: Source<'a>, bytes: u64) {
         if bytes > 0 {
             self.runs.push(Run { source, bytes });
@@ -173,25 +200,51 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// False where the extent, or its rest, cannot be read.
-    fn push_extent(&mut self, content: &Content, offset: u64, bytes: u64, kept: &mut KeptFiles) -> bool {
+    /// False where the extent, or its rest, cannot be read, or not be sent with what comes before it.
+    fn push_extent(
+        &mut self,
+        content: &Content,
+        offset: u64,
+        bytes: u64,
+        staged: StagedFor<'a>,
+        kept: &mut KeptFiles,
+    ) -> bool {
         let mut pushed = 0;
         // Neighbouring slices are of different files, so a file is looked up once an extent.
         for slice in content.layout().slices(offset, bytes) {
-            let source = match slice.source {
-                SliceSource::Padding => Source::Zeros,
+            match slice.source {
+                SliceSource::Padding => self.push(Source::Zeros, slice.bytes),
                 SliceSource::File(index, at) => {
                     let Ok(file) = content.file(index) else { return false };
-                    match self.number_of(file, kept) {
-                        Some(number) => Source::File(number, at),
-                        None => return false,
+                    let Some(number) = self.number_of(file, kept) else { return false };
+                    if !self.push_of_file(number, at, slice.bytes, staged) {
+                        return false;
                     }
                 }
-            };
-            self.push(source, slice.bytes);
+            }
             pushed += slice.bytes;
         }
         pushed == bytes
+    }
+
+    /// Takes bytes of a file out of buffers where they are staged. False where some are and others are not.
+    fn push_of_file(&mut self, number: usize, mut offset: u64, bytes: u64, staged: StagedFor<'a>) -> bool {
+        let end = offset + bytes;
+        while offset < end {
+            let left = end - offset;
+            let (store, source, bytes) = match staged.find(&self.files[number], offset) {
+                Some((place, found)) => {
+                    (Store::Buffers, Source::Staged(place, found), left.min(found.len() as u64))
+                }
+                None => (Store::Files, Source::File(number, offset), left),
+            };
+            if *self.store.get_or_insert(store) != store {
+                return false;
+            }
+            self.push(source, bytes);
+            offset += bytes;
+        }
+        true
     }
 
     /// The number of `file` in this plan. None for one that was changed since it was imported, which is asked once a loop.
@@ -206,29 +259,34 @@ impl<'a> Plan<'a> {
         Some(self.files.len() - 1)
     }
 
-    /// Leaves out everything from the first byte on that is not in memory, or may not be: where the kernel does not tell, the bytes are
-    /// brought in each time, since a shard that waits for a disk makes all its clients wait. Blocks that follow each other in a file, as peers ask for
-    /// them, are asked about together: a probe for each block would cost more than it saves.
-    fn cut_before_absent(&mut self, kept: &mut KeptFiles) -> Result<(), Obstacle> {
+    /// Leaves out everything from the first byte on that is not in memory, or may not be; where that is the first byte of a file, what is
+    /// missing. Where the kernel does not tell, bytes are read each time, since a shard that waits for a disk makes all its clients wait.
+    /// Blocks that follow each other in a file, as peers ask for them, are asked about together: a probe for each block would cost more
+    /// than it saves.
+    pub(crate) fn cut_before_absent(&mut self, kept: &mut KeptFiles) -> Option<Gap> {
         let mut start = 0;
-        while let Some(asked) = self.neighbours(start) {
+        while let Some(asked) = self.neighbours(start, ABSENT_BYTES_MAX) {
             let file = &self.files[asked.file];
             if !kept.resident(file, asked.offset, asked.bytes) {
                 if asked.first == 0 {
-                    let Neighbours { offset, bytes, .. } = asked;
-                    return Err(Obstacle::Absent(Absent { file: Arc::clone(file), offset, bytes }));
+                    return Some(Gap { file: Arc::clone(file), offset: asked.offset, bytes: asked.bytes });
                 }
                 self.runs.truncate(asked.first);
                 self.bytes = self.runs.iter().map(|run| run.bytes).sum();
-                return Ok(());
+                return None;
             }
             start = asked.next;
         }
-        Ok(())
+        None
     }
 
-    /// The next runs of one file without a gap, from run `start` on.
-    fn neighbours(&self, start: usize) -> Option<Neighbours> {
+    /// How many bytes without a gap, at most `bytes_max`, the plan has of the file that it begins with.
+    pub(crate) fn first_bytes(&self, bytes_max: u64) -> u64 {
+        self.neighbours(0, bytes_max).map_or(0, |found| found.bytes.min(bytes_max))
+    }
+
+    /// The next runs of one file without a gap, from run `start` on: the first of them, and those that fit `bytes_max` with it.
+    fn neighbours(&self, start: usize, bytes_max: u64) -> Option<Neighbours> {
         let mut files =
             self.runs.iter().enumerate().skip(start).filter_map(|(number, run)| match run.source {
                 Source::File(file, offset) => Some((number, file, offset, run.bytes)),
@@ -238,7 +296,7 @@ impl<'a> Plan<'a> {
         let mut found = Neighbours { first, next: first + 1, file, offset, bytes };
         for (number, file, offset, bytes) in files {
             let follows = file == found.file && offset == found.offset + found.bytes;
-            if !follows || found.bytes + bytes > ABSENT_BYTES_MAX {
+            if !follows || found.bytes + bytes > bytes_max {
                 break;
             }
             found.bytes += bytes;

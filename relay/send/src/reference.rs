@@ -89,11 +89,13 @@ fn fill(
             Source::Head(head) => Some(Slice::of_memory(head, bytes)),
             Source::Zeros => Some(Slice::of_memory(zeros, bytes)),
             Source::File(file, offset) => Slice::of_file(plan.file(file), offset, bytes),
-            Source::Memory(_) => None,
+            Source::Memory(_) | Source::Staged(..) => None,
         };
         let put = match (slice, run.source) {
             (Some(slice), _) => gathered.push(pipe, slice)?,
-            (None, Source::Memory(memory)) => gathered.copy(pipe, &memory[..bytes.min(memory.len())])?,
+            (None, Source::Memory(memory) | Source::Staged(_, memory)) => {
+                gathered.copy(pipe, &memory[..bytes.min(memory.len())])?
+            }
             (None, Source::File(file, offset)) => {
                 gathered.reference_file(pipe, plan.file(file).as_fd(), offset, bytes)?
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use millrace_pagecache::disk::residency::resident;
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::uio::pread;
@@ -11,7 +12,7 @@ use crate::outcome::Absent;
 use crate::pipe::retry;
 
 /// Announces the range, so that the disk sees all of it at once, then reads through it until it is there.
-pub(crate) fn bring_in(absent: &Absent, scratch: &mut [u8]) -> io::Result<()> {
+pub(crate) fn bring_in(absent: &Absent, scratch: &mut [u8]) -> io::Result<bool> {
     let file = absent.file.as_fd();
     let mut offset = i64::try_from(absent.offset).map_err(io::Error::other)?;
     let bytes = i64::try_from(absent.bytes).map_err(io::Error::other)?;
@@ -27,5 +28,6 @@ pub(crate) fn bring_in(absent: &Absent, scratch: &mut [u8]) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    let is_resident = resident(absent.file.file(), absent.offset, absent.bytes);
+    Ok(is_resident == Some(true))
 }

@@ -1,7 +1,8 @@
 //! The one send path: what an [`Output`] holds goes into a socket, by whichever way is cheapest for it.
 //!
 //! HTTP answers below 64 KiB: the head with `MSG_MORE`, then `sendfile`. Larger ones, and batches of BitTorrent blocks: page references
-//! through the pipe. `sendfile` under `TCP_CORK` for all of them where page references are not to be had.
+//! through the pipe. `sendfile` under `TCP_CORK` for all of them where page references are not to be had. What was read past the page cache
+//! for one send is copied out of its buffer.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,15 +10,16 @@ use std::sync::Arc;
 
 use millrace_engine::counters::Counters;
 use millrace_engine::event::Sent;
-use millrace_engine::ids::Now;
+use millrace_engine::ids::{ConnId, Now};
 use millrace_engine::output::Output;
 use nix::errno::Errno;
 
+use crate::cold::{self, Cold, Finished, Read, Resumed, Waiting};
 use crate::header_table::HeaderTables;
 use crate::kept::KeptFiles;
-use crate::outcome::{Outcome, Residency, SendPath};
+use crate::outcome::{Absent, Outcome, Residency, SendPath, Way};
 use crate::pipe::Pipe;
-use crate::plan::{Obstacle, Plan, Source};
+use crate::plan::{ABSENT_BYTES_MAX, Gap, Plan, Source, Unreadable};
 use crate::reference::References;
 use crate::{corked, reference};
 
@@ -32,6 +34,7 @@ pub struct Sender {
     /// None where everything goes by `sendfile`.
     references: Option<References>,
     kept: KeptFiles,
+    cold: Cold,
 }
 
 /// How far a way of sending came.
@@ -81,10 +84,19 @@ impl Sender {
             SendPath::Reference => Some(References::new(Pipe::new()?)?),
             SendPath::Sendfile => None,
         };
-        Ok(Sender { counters, headers, references, kept: KeptFiles::default() })
+        let cold = Cold::new(Arc::clone(&counters), 0);
+        Ok(Sender { counters, headers, references, kept: KeptFiles::default(), cold })
     }
 
-    /// Keeps up to `files_max` files open between sends, each of which takes a descriptor.
+    /// Reads what is asked for once past the page cache, into at most `buffers_max` buffers of [`cold::BUFFER_BYTES`]. Without, all that is
+    /// absent is brought into the page cache.
+    #[must_use]
+    pub fn reading_directly(self, buffers_max: usize) -> Sender {
+        Sender { cold: Cold::new(Arc::clone(&self.counters), buffers_max), ..self }
+    }
+
+    /// Keeps up to `files_max` files open between sends, each of which takes a descriptor, and one more when it is read past the page
+    /// cache.
     #[must_use]
     pub fn keeping_files(self, files_max: usize) -> Sender {
         Sender { kept: KeptFiles::new(files_max), ..self }
@@ -103,6 +115,7 @@ impl Sender {
     /// as Rust programs do: `splice` and `sendfile` know no `MSG_NOSIGNAL`.
     pub fn send(
         &mut self,
+        conn: ConnId,
         socket: BorrowedFd<'_>,
         output: &Output,
         bytes_max: u64,
@@ -112,11 +125,16 @@ impl Sender {
             (Some(_), Some(content)) => Some(self.headers.of_piece_length(content.layout().piece_bytes())),
             _ => None,
         };
-        let plan = match Plan::new(output, bytes_max, heads.as_ref(), residency, &mut self.kept) {
+        let staged = self.cold.staged_for(conn);
+        let mut plan = match Plan::new(output, bytes_max, heads.as_ref(), staged, &mut self.kept) {
             Ok(plan) => plan,
-            Err(Obstacle::Unreadable) => return Outcome::Sent(Sent::Unreadable),
-            Err(Obstacle::Absent(absent)) => return Outcome::Absent(absent),
+            Err(Unreadable) => return Outcome::Sent(Sent::Unreadable),
         };
+        if residency == Residency::Ask
+            && let Some(gap) = plan.cut_before_absent(&mut self.kept)
+        {
+            return Outcome::Absent(self.absent(conn, output, gap));
+        }
         let large = plan.has_heads() || output.bytes() >= REFERENCE_BYTES_MIN;
         let progress = match self.references.as_mut().filter(|_| large && plan.has_files()) {
             Some(references) => {
@@ -130,6 +148,10 @@ impl Sender {
                 progress
             }
         };
+        let from_buffers = plan.staged_prefix(progress.sent);
+        if !from_buffers.is_empty() {
+            self.cold.consume(&from_buffers);
+        }
         Outcome::Sent(match (progress.end, progress.sent) {
             (End::Broken, _) => Sent::Broken,
             (End::Unreadable, 0) => Sent::Unreadable,
@@ -138,16 +160,62 @@ impl Sender {
         })
     }
 
+    /// How the bytes in a gap are to be had. A read past the page cache takes as much of what the output has behind them as fits a
+    /// buffer: nobody else will use it, and the disk likes it better.
+    fn absent(&mut self, conn: ConnId, output: &Output, gap: Gap) -> Absent {
+        let Gap { file, offset, bytes } = gap;
+        // What is still being written is in memory for the most part, and a read past it waits for the rest.
+        let is_written =
+            output.content().is_some_and(|content| content.is_imported() || content.is_complete());
+        if !is_written || !self.cold.may_read_directly(&file) {
+            return Absent { file, offset, bytes: bytes.min(ABSENT_BYTES_MAX), way: Way::BringIn };
+        }
+        let bytes_max = cold::direct_bytes_max(offset);
+        let plan = Plan::new(output, bytes_max, None, self.cold.staged_for(conn), &mut self.kept);
+        let direct_bytes = plan.map_or(bytes, |plan| plan.first_bytes(bytes_max).max(bytes));
+        match self.cold.decide(&file, offset, direct_bytes.min(bytes_max)) {
+            Way::BringIn => Absent { file, offset, bytes: bytes.min(ABSENT_BYTES_MAX), way: Way::BringIn },
+            Way::Direct => Absent { file, offset, bytes: direct_bytes.min(bytes_max), way: Way::Direct },
+        }
+    }
+
+    /// Reads past the page cache that can be under way at a time.
+    #[must_use]
+    pub fn buffers_max(&self) -> usize {
+        self.cold.buffers_max()
+    }
+
+    /// Lets a send that found its bytes [absent](Outcome::Absent) wait for them.
+    pub fn wait(&mut self, waiting: Waiting) {
+        self.cold.wait(waiting);
+    }
+
+    /// The next read to begin. Call until there is none, once a loop at least.
+    pub fn next_read(&mut self) -> Option<Read> {
+        self.cold.next_read()
+    }
+
+    /// A read ended; `is_open` is whether the connection that waited for it still is. What to do with its send; nothing where it is closed.
+    pub fn finish(&mut self, finished: Finished, is_open: bool) -> Resumed {
+        self.cold.finish(finished, is_open)
+    }
+
+    /// A connection was closed: what was read for it is of no use to anybody.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.cold.forget(conn);
+    }
+
     /// Begins a loop of the shard: what was learnt about files grows old, and those that nothing was sent from lately are closed, so that
     /// what was removed from the store gives its space back.
     pub fn begin_turn(&mut self, now: Now) {
         self.kept.begin_turn(now);
+        self.cold.begin_turn(now);
     }
 
     /// When [`begin_turn`](Sender::begin_turn) is due although nothing happens, in monotonic nanoseconds.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        self.kept.deadline_ns()
+        [self.kept.deadline_ns(), self.cold.deadline_ns()].into_iter().flatten().min()
     }
 
     fn count_references(&self, plan: &Plan<'_>, sent: u64) {

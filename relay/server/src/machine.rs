@@ -42,12 +42,12 @@ pub fn connections_per_shard(wanted: u32, descriptors: u64, shards: usize) -> u3
 }
 
 /// Files that each of `shards` may keep open between sends, where each has `connections`: of the descriptors that are left over, the
-/// half that ingest and everything else does not need.
+/// half that ingest and everything else does not need, at two a file, since one that is read past the page cache is opened twice.
 #[must_use]
 pub fn files_per_shard(connections: u32, descriptors: u64, shards: usize) -> usize {
     let shards = u64::try_from(shards).unwrap_or(u64::MAX).max(1);
     let left = descriptors.saturating_sub(u64::from(connections).saturating_mul(shards));
-    let files = left / 2 / shards;
+    let files = left / 4 / shards;
     usize::try_from(files).map_or(FILES_MAX, |files| files.clamp(FILES_MIN, FILES_MAX))
 }
 
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn files_get_a_part_of_the_descriptors_that_connections_leave() {
         assert_eq!(files_per_shard(16_384, 1 << 20, 2), FILES_MAX);
-        assert_eq!(files_per_shard(4_744, 20_000, 4), 128);
-        assert_eq!(files_per_shard(16_384, 20_000, 1), 1_808);
-        assert_eq!(files_per_shard(256, 1_024, 2), 128);
+        assert_eq!(files_per_shard(4_744, 20_000, 4), 64);
+        assert_eq!(files_per_shard(16_384, 20_000, 1), 904);
+        assert_eq!(files_per_shard(256, 1_024, 2), 64);
         assert_eq!(files_per_shard(16_384, 0, 64), FILES_MIN);
     }
 

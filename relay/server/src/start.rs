@@ -341,7 +341,8 @@ impl Threads {
         let counters = Arc::clone(&relay.counters[number]);
         let sender = Sender::new(self.send_path, Arc::clone(&counters), Arc::clone(&relay.headers))
             .map_err(kernel("no pipe for sending"))?
-            .keeping_files(self.files_max);
+            .keeping_files(self.files_max)
+            .reading_directly(relay.config.limits.read_buffers);
         let limits = Arc::new(relay.config.limits.clone());
         let connections_max = limits.connections_max;
         let seed = u64::from_le_bytes(machine::random().map_err(kernel("no randomness"))?);

@@ -6,8 +6,9 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 use millrace_engine::counters::Reason;
 use millrace_engine::event::{Event, Sent};
+use millrace_send::Outward;
+use millrace_send::cold::{Finished, Resumed};
 use millrace_send::socket::{peer_address, tune_accepted};
-use millrace_send::{Outward, Residency};
 use socket2::SockRef;
 
 use super::Driver;
@@ -24,9 +25,13 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             Kind::Receive => self.handle_receive(token, completion),
             Kind::Writable => self.handle_writable(token),
             Kind::Mailbox => self.mailbox.polling = cqueue::more(completion.flags()),
+            Kind::Disk => {
+                self.disk.polling = cqueue::more(completion.flags());
+                self.finish_reads_of_threads();
+            }
             Kind::Read => self.handle_read(token, completion),
-            // Advice is only advice, and what was to be cancelled had ended by itself.
-            Kind::Advise | Kind::Cancel => {}
+            // What was to be cancelled had ended by itself.
+            Kind::Cancel => {}
         }
     }
 
@@ -96,12 +101,27 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn handle_read(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let waiting = self.bring_in.ended(token.slot, token.generation);
-        self.start_reads();
-        match waiting.check(result(completion)) {
-            Ok(()) => self.send(waiting.conn, waiting.bytes_max, Residency::Assume),
-            Err(_) if self.table.socket(waiting.conn).is_none() => {}
-            Err(_) => self.answer_send(waiting.conn, Sent::Unreadable),
+        let read = self.reads.ended(token.slot, token.generation);
+        let bytes = result(completion).map(|bytes| bytes as usize);
+        self.finish_read(Finished::Direct(read, bytes));
+    }
+
+    fn finish_reads_of_threads(&mut self) {
+        while let Some(finished) = self.disk.threads.next() {
+            self.finish_read(finished);
+        }
+    }
+
+    /// Lets the send go on whose bytes have been read.
+    fn finish_read(&mut self, finished: Finished) {
+        let conn = finished.conn();
+        // The connection may have been closed meanwhile.
+        let is_open = self.table.socket(conn).is_some();
+        match self.sender.finish(finished, is_open) {
+            _ if !is_open => {}
+            Resumed::Send { bytes_max, residency } => self.send(conn, bytes_max, residency),
+            Resumed::Unreadable => self.answer_send(conn, Sent::Unreadable),
+            Resumed::Waits => {}
         }
         self.carry_out();
     }

@@ -329,6 +329,7 @@ fn limits(lookup: &Lookup<'_>, keys: &LimitKeys) -> Result<Limits, ConfigError> 
     set_usize(&mut limits.head_bytes_max, "head-bytes", &keys.head_bytes, 1024, 1 << 20)?;
     set_usize(&mut limits.peer_requests_max, "peer-requests", &keys.peer_requests, 16, 1 << 16)?;
     set_usize(&mut limits.upload_slots, "upload-slots", &keys.upload_slots, 1, 1 << 20)?;
+    set_usize(&mut limits.read_buffers, "read-buffers", &keys.read_buffers, 0, 1 << 14)?;
     set_seconds(&mut limits.head_timeout, "head-timeout", &keys.head_timeout)?;
     set_seconds(&mut limits.idle_timeout, "idle-timeout", &keys.idle_timeout)?;
     set_seconds(&mut limits.stall_timeout, "stall-timeout", &keys.stall_timeout)?;

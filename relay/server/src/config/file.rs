@@ -76,6 +76,7 @@ pub(super) struct LimitKeys {
     pub(super) peer_idle_timeout: Entry,
     pub(super) peer_requests: Entry,
     pub(super) upload_slots: Entry,
+    pub(super) read_buffers: Entry,
     pub(super) drain_timeout: Entry,
 }
 

@@ -190,10 +190,31 @@ fn bytes(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
             (&[("path", "copy")][..], sum(counters, |c| c.sent_copy_bytes.value())),
         ],
     )?;
+    cold(out, counters)
+}
+
+/// What was not in memory when it was to be sent.
+fn cold(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
     out.counter(
-        "brought_in",
-        "Times data came from the disk before a send",
-        alone(sum(counters, |c| c.brought_in.value())),
+        "disk_reads",
+        "Reads from the disk before a send: past the page cache, or into it for what was asked for before",
+        [
+            (&[("way", "direct")][..], sum(counters, |c| c.read_direct.value())),
+            (&[("way", "brought_in")][..], sum(counters, |c| c.brought_in.value())),
+        ],
+    )?;
+    out.counter(
+        "disk_read_bytes",
+        "Bytes of these reads",
+        [
+            (&[("way", "direct")][..], sum(counters, |c| c.read_direct_bytes.value())),
+            (&[("way", "brought_in")][..], sum(counters, |c| c.brought_in_bytes.value())),
+        ],
+    )?;
+    out.counter(
+        "read_buffer_waits",
+        "Reads past the page cache that waited for a buffer (limits.read-buffers)",
+        alone(sum(counters, |c| c.buffer_waits.value())),
     )
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use millrace_engine::counters::Counters;
 use millrace_engine::event::Sent;
+use millrace_engine::ids::ConnId;
 use millrace_engine::output::{Output, Part};
 use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::{FileSpan, Layout};
@@ -19,6 +20,11 @@ use millrace_pagecache::{Options, Store};
 use millrace_proto::id::ContentId;
 use millrace_send::{HeaderTables, Outcome, Residency, SendPath, Sender};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The connection of tests that have one.
+pub(crate) fn conn() -> ConnId {
+    ConnId::new(0, 0)
+}
 
 /// A sender with what it counts in.
 pub(crate) struct Bench {
@@ -35,7 +41,7 @@ impl Bench {
     }
 
     pub(crate) fn send(&mut self, socket: &TcpStream, output: &Output, bytes_max: u64) -> Outcome {
-        self.sender.send(socket.as_fd(), output, bytes_max, Residency::Assume)
+        self.sender.send(conn(), socket.as_fd(), output, bytes_max, Residency::Assume)
     }
 }
 

@@ -2,6 +2,7 @@
 //! the output on the wire.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod cold;
 mod support;
 
 use std::io::{Read, Write};
@@ -11,7 +12,7 @@ use millrace_engine::event::Sent;
 use millrace_engine::ids::Now;
 use millrace_engine::output::Output;
 use millrace_send::{Outcome, Residency, SendPath};
-use support::{Bench, Random, Stored, receive, send_all, tcp_pair};
+use support::{Bench, Random, Stored, conn, receive, send_all, tcp_pair};
 
 const KIB: u64 = 1024;
 
@@ -300,7 +301,7 @@ fn what_is_not_in_memory_is_said_to_be_absent_and_can_be_brought_in() {
         output.push_extent(8_000, 300_000);
         let expected = stored.model(&output);
         let ask = |bench: &mut Bench, socket: &TcpStream, output: &Output| {
-            bench.sender.send(std::os::fd::AsFd::as_fd(socket), output, 1 << 20, Residency::Ask)
+            bench.sender.send(conn(), std::os::fd::AsFd::as_fd(socket), output, 1 << 20, Residency::Ask)
         };
         let Outcome::Sent(Sent::Bytes { bytes: 4, .. }) = ask(&mut bench, &socket, &output) else {
             panic!("{path}: what comes before is sent first")
@@ -330,7 +331,7 @@ fn what_was_in_memory_is_asked_about_again_after_a_second() {
         output.push_extent(0, 10_000);
         let ask = |bench: &mut Bench, output: &Output| {
             let (socket, _reader) = tcp_pair(None);
-            bench.sender.send(std::os::fd::AsFd::as_fd(&socket), output, 1_000, Residency::Ask)
+            bench.sender.send(conn(), std::os::fd::AsFd::as_fd(&socket), output, 1_000, Residency::Ask)
         };
         stored.read_into_memory(0);
         bench.begin_turn(Now { monotonic_ns: 1_000_000_000, unix_s: 0 });

@@ -273,10 +273,11 @@ fn many_who_ask_at_once_share_one_pull() {
 #[test]
 fn what_is_demanded_comes_first() {
     let length = 64 * MIB;
-    let behaviour = Behaviour { rate: Some(8 * MIB), ..Behaviour::default() };
+    let behaviour = Behaviour { rate: Some(MIB), ..Behaviour::default() };
     let (relay, origin) = (Relay::new(), Origin::single(length, SEED, behaviour));
     let content = relay.add(from(&origin.file_url()));
     relay.wait_for(content.id(), "begun", |_| origin.log().len() >= 6);
+    let asked = origin.log().len();
     relay.ingest.demand(content.id(), 60 * MIB + 5, 1000);
     relay.wait_for(content.id(), "demanded bytes", |content| {
         content.visible_until(60 * MIB + 5, length) > 60 * MIB + 5
@@ -284,10 +285,55 @@ fn what_is_demanded_comes_first() {
     let log = origin.log();
     let position =
         log.iter().position(|access| access.range.as_ref().unwrap().contains(&(60 * MIB + 5))).unwrap();
-    assert!(position <= 8, "it was request {position}");
+    assert!(position <= asked + 2, "it was request {position} after {asked}");
     origin.behave(Behaviour::default());
     let content = relay.wait_complete(content.id());
     check_bytes(&content, SEED, length);
+    assert_eq!(origin.sent(), length);
+}
+
+#[test]
+fn an_origin_that_allows_one_connection_gets_one() {
+    let outer = Relay::new();
+    let relay = Relay::at(&outer.folder.join("one"), IngestConfig { origin_connections_max: 1, ..config() });
+    let files = ["/a", "/b"].map(|path| (path.to_owned(), File { length: LENGTH, seed: SEED }));
+    let origin = Origin::start(files.into(), Behaviour::default());
+    // Each needs the connection for its first answer, while the other one pulls.
+    let ids = ["/a", "/b"].map(|path| relay.add(from(&origin.url(path))).id());
+    for id in ids {
+        check_bytes(&relay.wait_complete(id), SEED, LENGTH);
+    }
+    assert_eq!((origin.connections_most(), origin.sent()), (1, 2 * LENGTH));
+}
+
+#[test]
+fn a_far_origin_is_asked_for_more_at_a_time_within_the_limit() {
+    let length = 64 * MIB;
+    // Far enough for more requests than the limit allows; two connections are kept for what somebody waits for.
+    let behaviour = Behaviour { slow_head: Some(Duration::from_millis(300)), ..Behaviour::default() };
+    let origin = Origin::single(length, SEED, behaviour.clone());
+    let outer = Relay::new();
+    let relay =
+        Relay::at(&outer.folder.join("twelve"), IngestConfig { origin_connections_max: 12, ..config() });
+    let id = relay.add(from(&origin.file_url())).id();
+    check_bytes(&relay.wait_complete(id), SEED, length);
+    assert_eq!((origin.connections_most(), origin.sent()), (10, length));
+    // What is waited for goes first all the same.
+    let origin = Origin::single(length, SEED, Behaviour { rate: Some(MIB), ..behaviour });
+    let content = relay.add(from(&origin.file_url()));
+    relay.wait_for(content.id(), "begun", |_| origin.log().len() >= 10);
+    let asked = origin.log().len();
+    relay.ingest.demand(content.id(), 60 * MIB + 5, 1000);
+    let holds = |range: &std::ops::Range<u64>| range.contains(&(60 * MIB + 5));
+    let position = || origin.log().iter().position(|access| access.range.as_ref().is_some_and(holds));
+    relay.wait_for(content.id(), "asked for", |_| position().is_some());
+    assert!(
+        position().unwrap() <= asked + 2,
+        "it was request {position:?} after {asked}",
+        position = position()
+    );
+    origin.behave(Behaviour::default());
+    check_bytes(&relay.wait_complete(content.id()), SEED, length);
     assert_eq!(origin.sent(), length);
 }
 
@@ -396,7 +442,10 @@ fn an_origin_without_ranges_that_breaks_off_is_read_again() {
 
 #[test]
 fn what_is_behind_the_promised_end_is_not_taken() {
-    check_arrives(Behaviour { long: Some(10), ..Behaviour::default() }, LENGTH, 100);
+    // Each answer has ten bytes too many.
+    let (_relay, origin, _) =
+        check_arrives(Behaviour { long: Some(10), ..Behaviour::default() }, LENGTH, 10_000);
+    assert_eq!(origin.sent() % 10, LENGTH % 10);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::{
     BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
 };
 use crate::cli::ServeArgs;
+use crate::ingest::ORIGIN_CONNECTIONS;
 
 /// Where the kernel lists its congestion controls.
 const CONGESTION_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
@@ -156,6 +157,11 @@ impl Config {
             .unwrap_or(LogFormat::Text),
             limits: limits(&lookup, &file.limits)?,
             origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
+            origin_connections: optional(
+                lookup.entry("origin-connections", &file.origin_connections),
+                connection_count,
+            )?
+            .unwrap_or(ORIGIN_CONNECTIONS),
             origins: origins(&lookup, &file)?,
             store,
             admin,
@@ -256,6 +262,12 @@ fn congestion_control(text: &str) -> Result<String, String> {
             std::fs::read_to_string(CONGESTION_CONTROLS).unwrap_or_default().trim()
         )),
     }
+}
+
+/// As many connections to one origin as all origins together may have requests.
+fn connection_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=64).contains(count));
+    count.ok_or_else(|| "write a number from 1 to 64".into())
 }
 
 fn log_kind(text: &str) -> Result<LogFormat, String> {
@@ -395,6 +407,7 @@ mod tests {
         check_error("[origins.a]\nurl = \"ftp://x/\"\n", &["relay.toml:2: origins.a.url", "https"]);
         check_error("origin-ca = \"/nonexistent/ca.pem\"\n", &["relay.toml:1: origin-ca", "No such file"]);
         check_error("[origins.a]\n", &["relay.toml:1", "url"]);
+        check_error("origin-connections = 0", &["relay.toml:1: origin-connections", "from 1 to 64"]);
         check_error("congestion = \"warp\"", &["relay.toml:1: congestion", "`warp`"]);
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);

@@ -1,5 +1,5 @@
-//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `origin-ca`, `limits` and `origins`. Nothing is
-//! interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
+//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `origin-ca`, `origin-connections`,
+//! `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,6 +55,7 @@ pub(super) struct File {
     pub(super) congestion: Entry,
     pub(super) log_format: Entry,
     pub(super) origin_ca: Entry,
+    pub(super) origin_connections: Entry,
     #[serde(default)]
     pub(super) limits: LimitKeys,
     #[serde(default)]

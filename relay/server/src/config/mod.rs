@@ -105,6 +105,8 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates (PEM) that origins are trusted by, besides those of the system.
     pub origin_ca: Option<PathBuf>,
+    /// Connections to one origin at a time, at least one.
+    pub origin_connections: usize,
     /// Origins of pull-through, by name.
     pub origins: BTreeMap<String, Origin>,
 }

@@ -14,7 +14,7 @@ use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::choose_piece_bytes;
 
 use super::answer::{Accepted, Body};
-use super::balance::{Balance, Fate};
+use super::balance::{Balance, Crowd, Fate};
 use super::error::AddError;
 use super::origin::{Origin, file_name};
 use super::planner::RANGE_BYTES_MAX;
@@ -41,7 +41,10 @@ impl Pulls {
                 }
                 Source::Path(_) => return Err(AddError::Mixed),
                 Source::Document(origin, kind) => {
-                    let document = self.context().clients.document(&origin, TORRENT_BYTES_MAX).await;
+                    let line = self.context().lines.lend(&origin).await;
+                    let clients = &self.context().clients;
+                    let document = clients.document(line.connection(), &origin, TORRENT_BYTES_MAX).await;
+                    drop(line);
                     let document =
                         document.map_err(|error| AddError::Fetch { url: origin.shown(), error })?;
                     read_document(&mut recipe, kind, &document)?;
@@ -128,7 +131,7 @@ impl Pulls {
     /// Asks one origin after the other until one answers; a few rounds, with rests.
     async fn ask_first(&self, origins: &[Origin]) -> Result<First, AddError> {
         let context = self.context();
-        let mut balance = Balance::new(origins.len(), 1, 1, context.config.add_patience);
+        let mut balance = Balance::new(origins.len(), 1, Crowd::ONE, context.config.add_patience);
         let began = std::time::Instant::now();
         let mut last = None;
         loop {
@@ -140,9 +143,16 @@ impl Pulls {
                 tokio::time::sleep(Duration::from_millis(at - now_ms)).await;
                 continue;
             };
-            let (origin, asked_at) = (&origins[index], std::time::Instant::now());
-            match context.clients.fetch(origin, &origin.url, &(0..RANGE_BYTES_MAX), None, false).await {
-                Ok((response, accepted)) => return Ok(First { origin: index, response, accepted, asked_at }),
+            let origin = &origins[index];
+            let line = context.lines.lend(origin).await;
+            let (asked_at, range) = (std::time::Instant::now(), 0..RANGE_BYTES_MAX);
+            let asked =
+                context.clients.fetch(line.connection(), origin, &origin.url, &range, None, false).await;
+            match asked {
+                Ok((response, accepted)) => {
+                    let answered_in = asked_at.elapsed();
+                    return Ok(First { origin: index, line, response, accepted, asked_at, answered_in });
+                }
                 Err(error) => {
                     let fate = error.fate();
                     if matches!(fate, Fate::Rest(_)) {

@@ -3,6 +3,8 @@
 //! A few origins are used at a time, each as much as its measured speed deserves. One that fails rests for a while that doubles; one
 //! whose refusal will not change is given up.
 
+use super::planner::RANGE_BYTES_MAX;
+
 /// The first rest after a failure, in milliseconds; it doubles up to [`Patience::rest_ms_max`].
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -13,6 +15,24 @@ pub struct Patience {
     /// Failures in a row, without a byte between them, after which an origin is given up.
     pub failures_max: u32,
 }
+
+/// How many requests an origin gets at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    /// To one that answers at once.
+    pub near: usize,
+    /// To one that is far away.
+    pub most: usize,
+}
+
+impl Crowd {
+    /// One after the other.
+    pub const ONE: Crowd = Crowd { near: 1, most: 1 };
+}
+
+/// A far origin gets a request more for each such part of its round trip, in milliseconds. A connection carries at most what the sender
+/// keeps unacknowledged (4 MiB on a stock Linux, much less while its window grows) in a round trip, and nothing between two ranges.
+const FAR_MS: u64 = 20;
 
 /// What a failure means for the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +50,8 @@ pub struct Standing {
     pub speed: u64,
     /// Requests under way.
     pub in_flight: usize,
+    /// Shortest time from a request to the head of its answer, in milliseconds: a round trip, and how long it thinks.
+    pub answers_in_ms: Option<u64>,
     /// Failures since the last byte.
     pub failures: u32,
     /// Not asked before this time, in milliseconds.
@@ -42,29 +64,59 @@ pub struct Standing {
     pub bad_pieces: u32,
 }
 
+impl Standing {
+    /// Bytes a second of its requests together.
+    fn rate(&self) -> u64 {
+        self.speed.saturating_mul(u64::try_from(self.in_flight).unwrap_or(u64::MAX))
+    }
+}
+
 /// The origins of a content, best first as given.
 #[derive(Debug)]
 pub struct Balance {
     origins: Vec<Standing>,
     /// Origins used at a time.
     active_max: usize,
-    /// Requests to one origin at a time.
-    requests_max: usize,
+    crowd: Crowd,
     patience: Patience,
 }
 
 impl Balance {
     /// `count` origins, none asked yet.
     #[must_use]
-    pub fn new(count: usize, active_max: usize, requests_max: usize, patience: Patience) -> Self {
+    pub fn new(count: usize, active_max: usize, crowd: Crowd, patience: Patience) -> Self {
         let origins = vec![Standing::default(); count];
-        Balance { origins, active_max: active_max.max(1), requests_max: requests_max.max(1), patience }
+        Balance { origins, active_max: active_max.max(1), crowd, patience }
     }
 
     /// How each origin is doing, in the order given.
     #[must_use]
     pub fn origins(&self) -> &[Standing] {
         &self.origins
+    }
+
+    /// Requests at a time that keep the way to `origin` full: more the farther it is, and the faster.
+    #[must_use]
+    pub fn usual(&self, origin: usize) -> usize {
+        let standing = &self.origins[origin];
+        let far_ms = standing.answers_in_ms.unwrap_or(0);
+        // What would have come while each request waits for its head, in whole ranges.
+        let silent = u128::from(standing.rate()) * u128::from(far_ms) / 1_000 / u128::from(RANGE_BYTES_MAX);
+        let more = usize::try_from(u128::from(far_ms / FAR_MS) + silent).unwrap_or(usize::MAX);
+        self.crowd.near.saturating_add(more).min(self.crowd.most).max(1)
+    }
+
+    /// Bytes a second of all requests under way, as far as it is known.
+    #[must_use]
+    pub fn rate(&self) -> u64 {
+        self.origins.iter().fold(0, |sum, origin| sum.saturating_add(origin.rate()))
+    }
+
+    /// Requests at a time to all origins together: as many as to the one that takes most.
+    #[must_use]
+    pub fn usual_in_all(&self) -> usize {
+        let able = (0..self.origins.len()).filter(|origin| !self.origins[*origin].given_up);
+        able.map(|origin| self.usual(origin)).max().unwrap_or(1)
     }
 
     /// The origin to ask at `now_ms`, with room for `extra` requests more than usual; `None` while none may be asked.
@@ -77,7 +129,7 @@ impl Balance {
             .enumerate()
             .filter(|(_, origin)| able(origin))
             .take(self.active_max)
-            .filter(|(_, origin)| origin.in_flight < self.requests_max + extra)
+            .filter(|(index, origin)| origin.in_flight < self.usual(*index) + extra)
             // What is not measured yet is taken for fast, so that it gets measured.
             .min_by_key(|(_, origin)| {
                 let speed = if origin.speed == 0 { fastest } else { origin.speed };
@@ -90,6 +142,12 @@ impl Balance {
     /// A request to `origin` begins.
     pub fn started(&mut self, origin: usize) {
         self.origins[origin].in_flight += 1;
+    }
+
+    /// The head of an answer of `origin` came `ms` after it was asked for.
+    pub fn answered(&mut self, origin: usize, ms: u64) {
+        let standing = &mut self.origins[origin];
+        standing.answers_in_ms = Some(standing.answers_in_ms.map_or(ms, |known| known.min(ms)));
     }
 
     /// A request to `origin` ended, well or not, having brought `bytes` in `ms`.
@@ -171,11 +229,15 @@ impl Balance {
 mod tests {
     use super::*;
 
+    const fn at_most(most: usize) -> Crowd {
+        Crowd { near: most, most }
+    }
+
     const PATIENCE: Patience = Patience { rest_ms: 100, rest_ms_max: 1_000, failures_max: 5 };
 
     #[test]
     fn faster_origins_get_more() {
-        let mut balance = Balance::new(2, 3, 6, PATIENCE);
+        let mut balance = Balance::new(2, 3, at_most(6), PATIENCE);
         for (origin, bytes) in [(0, 3_000_000), (1, 1_000_000)] {
             balance.started(origin);
             balance.ended(origin, bytes, 1_000);
@@ -193,8 +255,34 @@ mod tests {
     }
 
     #[test]
+    fn a_far_origin_gets_more_requests_up_to_the_limit() {
+        let mut balance = Balance::new(2, 2, Crowd { near: 6, most: 16 }, PATIENCE);
+        assert_eq!((balance.usual(0), balance.usual_in_all()), (6, 6));
+        // The first answer comes behind a connection, the next ones do not.
+        for (ms, usual) in [(150, 13), (45, 8), (60, 8), (3, 6)] {
+            balance.answered(0, ms);
+            assert_eq!(balance.usual(0), usual, "{ms} ms");
+        }
+        balance.answered(1, 100);
+        assert_eq!((balance.usual(1), balance.usual_in_all()), (11, 11));
+        // At 100 MB/s two ranges would have come within 100 ms.
+        balance.started(1);
+        balance.started(1);
+        balance.started(1);
+        balance.ended(1, 50_000_000, 1_000);
+        assert_eq!(balance.usual(1), 13);
+        balance.answered(1, 90_000);
+        assert_eq!(balance.usual(1), 13, "the shortest counts");
+        balance.failed(1, 0, Fate::GiveUp, 0, "404".into());
+        assert_eq!(balance.usual_in_all(), 6);
+        let mut far = Balance::new(1, 1, Crowd { near: 6, most: 4 }, PATIENCE);
+        far.answered(0, 5_000);
+        assert_eq!(far.usual(0), 4);
+    }
+
+    #[test]
     fn only_so_many_origins_are_used_until_one_fails() {
-        let mut balance = Balance::new(3, 2, 1, PATIENCE);
+        let mut balance = Balance::new(3, 2, at_most(1), PATIENCE);
         let first = balance.choose(0, 0).unwrap();
         balance.started(first);
         let second = balance.choose(0, 0).unwrap();
@@ -207,7 +295,7 @@ mod tests {
 
     #[test]
     fn rests_double_and_end_in_giving_up() {
-        let mut balance = Balance::new(1, 1, 4, PATIENCE);
+        let mut balance = Balance::new(1, 1, at_most(4), PATIENCE);
         let mut rests = Vec::new();
         while !balance.is_given_up() {
             balance.failed(0, 0, Fate::Rest(None), 1023, "reset".into());
@@ -219,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_byte_makes_up_for_failures_and_retry_after_is_obeyed() {
-        let mut balance = Balance::new(1, 1, 4, PATIENCE);
+        let mut balance = Balance::new(1, 1, at_most(4), PATIENCE);
         for _ in 0..20 {
             balance.failed(0, 0, Fate::Rest(None), 0, "reset".into());
             balance.started(0);
@@ -233,12 +321,12 @@ mod tests {
 
     #[test]
     fn who_sends_wrong_bytes_is_dropped_while_another_is_left() {
-        let mut balance = Balance::new(2, 2, 4, PATIENCE);
+        let mut balance = Balance::new(2, 2, at_most(4), PATIENCE);
         balance.suspected(&[0], "piece 3 is wrong");
         assert_eq!(balance.choose(0, 0), Some(1));
         balance.suspected(&[1], "piece 3 is wrong");
         assert!(!balance.is_given_up(), "the last one is kept");
-        let mut shared = Balance::new(2, 2, 4, PATIENCE);
+        let mut shared = Balance::new(2, 2, at_most(4), PATIENCE);
         shared.suspected(&[0, 1], "piece 3 is wrong");
         assert!(shared.origins().iter().all(|origin| !origin.given_up));
     }

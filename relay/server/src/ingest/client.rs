@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{
@@ -127,38 +127,62 @@ impl FetchError {
     }
 }
 
-/// The two clients: one for what the operator named, one that connects to public addresses only.
+/// How origins are asked, on whichever connection.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    open: Client,
-    guarded: Client,
+    tls: rustls::ClientConfig,
     config: Arc<ClientConfig>,
     metrics: Arc<IngestMetrics>,
 }
 
+/// One connection to an origin, opened when it is first asked; and another where that leads elsewhere.
+#[derive(Debug, Default)]
+pub struct Connection {
+    /// For what the operator named.
+    open: OnceLock<Client>,
+    /// Connects to public addresses only.
+    guarded: OnceLock<Client>,
+}
+
 impl Clients {
-    /// Sets both up.
+    /// Sets up what all connections share.
     ///
     /// # Errors
     /// An unreadable CA file, or TLS that cannot be set up.
     pub fn new(config: ClientConfig, metrics: Arc<IngestMetrics>) -> Result<Self, ClientError> {
         let tls = tls_config(&config)?;
-        let builder = || {
-            Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .redirect(reqwest::redirect::Policy::none())
-                .no_proxy()
-                .referer(false)
-                .user_agent(&config.agent)
-                .connect_timeout(config.connect_timeout)
-                // A retry that we do not see would ask for bytes twice.
-                .retry(reqwest::retry::never())
-                .http2_adaptive_window(true)
-                .tcp_keepalive(Duration::from_secs(30))
+        let clients = Clients { tls, config: Arc::new(config), metrics };
+        // What is wrong shall be found now, not with the first pull.
+        clients.builder().build()?;
+        Ok(clients)
+    }
+
+    fn builder(&self) -> reqwest::ClientBuilder {
+        let config = &self.config;
+        Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .user_agent(&config.agent)
+            .connect_timeout(config.connect_timeout)
+            // A retry that we do not see would ask for bytes twice.
+            .retry(reqwest::retry::never())
+            .pool_max_idle_per_host(1)
+            .tcp_keepalive(Duration::from_secs(30))
+    }
+
+    /// The client of a connection that connects to public addresses only, or to all.
+    fn client<'a>(&self, connection: &'a Connection, guarded: bool) -> Result<&'a Client, FetchError> {
+        let (place, builder) = match guarded {
+            true => (&connection.guarded, self.builder().dns_resolver(PublicResolver)),
+            false => (&connection.open, self.builder()),
         };
-        let open = builder().build()?;
-        let guarded = builder().dns_resolver(PublicResolver).build()?;
-        Ok(Clients { open, guarded, config: Arc::new(config), metrics })
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        let client = builder.build().map_err(|error| FetchError::Transport(causes(&error)))?;
+        Ok(place.get_or_init(|| client))
     }
 
     /// Longest silence within a body.
@@ -167,13 +191,14 @@ impl Clients {
         self.config.idle_timeout
     }
 
-    /// Asks for `asked` (bytes of the resource) at `url` of `origin`, and judges the head of the answer against what is `known`.
+    /// Asks on `connection` for `asked` (bytes of the resource) at `url` of `origin`, and judges the head of the answer against what is `known`.
     /// With `conditional` an origin that knows `If-Range` sends no part of another version.
     ///
     /// # Errors
     /// See [`FetchError`]; the connection of a refused answer is dropped with what it had brought.
     pub async fn fetch(
         &self,
+        connection: &Connection,
         origin: &Origin,
         url: &Url,
         asked: &Range<u64>,
@@ -189,7 +214,7 @@ impl Clients {
         {
             fields.insert(IF_RANGE, value);
         }
-        let response = self.follow(origin, url, &fields).await?;
+        let response = self.follow(connection, origin, url, &fields).await?;
         let accepted = answer::judge(response.status(), response.headers(), asked, known)?;
         Ok((response, accepted))
     }
@@ -198,8 +223,13 @@ impl Clients {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn document(&self, origin: &Origin, bytes_max: usize) -> Result<Vec<u8>, FetchError> {
-        let mut response = self.follow(origin, &origin.url, &HeaderMap::new()).await?;
+    pub async fn document(
+        &self,
+        connection: &Connection,
+        origin: &Origin,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, FetchError> {
+        let mut response = self.follow(connection, origin, &origin.url, &HeaderMap::new()).await?;
         if response.status() != StatusCode::OK {
             return Err(Refused::Status(response.status()).into());
         }
@@ -225,10 +255,17 @@ impl Clients {
     }
 
     /// Sends a GET, and follows where it is sent.
-    async fn follow(&self, origin: &Origin, url: &Url, fields: &HeaderMap) -> Result<Response, FetchError> {
+    async fn follow(
+        &self,
+        connection: &Connection,
+        origin: &Origin,
+        url: &Url,
+        fields: &HeaderMap,
+    ) -> Result<Response, FetchError> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.send(origin, &at, fields).await.inspect_err(|_| self.metrics.answered(0))?;
+            let sent = self.send(connection, origin, &at, fields).await;
+            let response = sent.inspect_err(|_| self.metrics.answered(0))?;
             self.metrics.answered(response.status().as_u16());
             if !is_redirect(response.status()) {
                 return Ok(response);
@@ -248,15 +285,19 @@ impl Clients {
         Err(FetchError::Redirect(format!("redirected more than {REDIRECTS_MAX} times")))
     }
 
-    async fn send(&self, origin: &Origin, url: &Url, fields: &HeaderMap) -> Result<Response, FetchError> {
+    async fn send(
+        &self,
+        connection: &Connection,
+        origin: &Origin,
+        url: &Url,
+        fields: &HeaderMap,
+    ) -> Result<Response, FetchError> {
         let same = is_same_origin(&origin.url, url);
-        let client = match origin.trust == Trust::Named && same {
-            true => &self.open,
-            false => {
-                guard::check_literal(url).inspect_err(|_| self.metrics.guard_refusals.increment())?;
-                &self.guarded
-            }
-        };
+        let guarded = origin.trust != Trust::Named || !same;
+        if guarded {
+            guard::check_literal(url).inspect_err(|_| self.metrics.guard_refusals.increment())?;
+        }
+        let client = self.client(connection, guarded)?;
         let mut request = client.get(without_credentials(url)).headers(fields.clone());
         request = request.header(ACCEPT_ENCODING, "identity");
         if same {

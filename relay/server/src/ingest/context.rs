@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::IngestConfig;
 use super::budget::OriginBudget;
 use super::client::Clients;
+use super::lines::Lines;
 use super::metrics::IngestMetrics;
 use super::pull::PullStatus;
 use super::writes::Writes;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub shards: Shards,
     /// Who fetches them.
     pub clients: Clients,
+    /// On which connections.
+    pub lines: Arc<Lines>,
     /// What origins may be charged.
     pub budget: Arc<OriginBudget>,
     /// What is counted.

@@ -10,7 +10,7 @@ use millrace_pagecache::content::Content;
 use reqwest::Response;
 
 use super::answer::{Accepted, Body};
-use super::balance::Balance;
+use super::balance::{Balance, Crowd};
 use super::client::FetchError;
 use super::context::Context;
 use super::planner::RANGE_BYTES_MAX;
@@ -32,7 +32,7 @@ pub(super) async fn fill(
     sources: &Sources,
     first: Option<First>,
 ) -> End {
-    let mut balance = Balance::new(sources.origins.len(), 1, 1, context.config.patience);
+    let mut balance = Balance::new(sources.origins.len(), 1, Crowd::ONE, context.config.patience);
     let (began, mut first) = (Instant::now(), first);
     loop {
         let now_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -81,12 +81,15 @@ async fn read_once(
 ) -> Result<(), Halt> {
     let origin = &sources.origins[index];
     let asked_at = first.as_ref().map_or_else(Instant::now, |first| first.asked_at);
-    let (mut response, accepted) = match first {
-        Some(first) => (first.response, first.accepted),
+    let (mut response, accepted, _line) = match first {
+        Some(first) => (first.response, first.accepted, first.line),
         None => {
-            let known = origin.validators.get(&0);
-            let asked = context.clients.fetch(origin, &origin.url, &(0..RANGE_BYTES_MAX), known, false).await;
-            asked.map_err(Halt::Fetch)?
+            let (known, range) = (origin.validators.get(&0), 0..RANGE_BYTES_MAX);
+            let line = context.lines.lend(origin).await;
+            let asked =
+                context.clients.fetch(line.connection(), origin, &origin.url, &range, known, false).await;
+            let (response, accepted) = asked.map_err(Halt::Fetch)?;
+            (response, accepted, line)
         }
     };
     check_whole(&accepted)?;

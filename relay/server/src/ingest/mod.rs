@@ -14,6 +14,7 @@ mod error;
 mod fill;
 mod growing;
 pub mod guard;
+mod lines;
 pub mod metrics;
 pub mod origin;
 pub mod planner;
@@ -41,6 +42,7 @@ use self::balance::Patience;
 use self::budget::OriginBudget;
 use self::client::{ClientConfig, Clients};
 use self::context::Context;
+use self::lines::Lines;
 use self::metrics::IngestMetrics;
 use self::pulls::Pulls;
 use self::writes::Writes;
@@ -52,6 +54,9 @@ pub use self::error::{AddError, IngestError};
 pub use self::pull::{OriginStatus, PullStatus};
 pub use self::runtime::Way;
 pub use self::sources::NewPull;
+
+/// Connections to one origin where the operator names no limit.
+pub const ORIGIN_CONNECTIONS: usize = 16;
 
 /// Limits and names of ingest.
 #[derive(Debug, Clone)]
@@ -66,8 +71,11 @@ pub struct IngestConfig {
     pub links: Option<Links>,
     /// Requests under way at a time, in all.
     pub requests_max: usize,
-    /// Requests under way at a time of one content; two more for what somebody waits for.
-    pub requests_per_content_max: usize,
+    /// Connections to one origin (scheme, host and port) at a time, of all contents together.
+    pub origin_connections_max: usize,
+    /// Requests under way at a time of one content whose origin answers at once; more the farther it is. Two more for what somebody
+    /// waits for.
+    pub requests_near: usize,
     /// Origins of one content used at a time.
     pub origins_active_max: usize,
     /// Bytes a second from all origins.
@@ -95,7 +103,8 @@ impl Default for IngestConfig {
             store: PathBuf::new(),
             links: None,
             requests_max: 64,
-            requests_per_content_max: 6,
+            origin_connections_max: ORIGIN_CONNECTIONS,
+            requests_near: 6,
             origins_active_max: 3,
             bandwidth: None,
             // An origin that is away for an hour is waited for.
@@ -116,7 +125,8 @@ impl IngestConfig {
         let client = ClientConfig { ca_file: config.origin_ca.clone(), ..ClientConfig::default() };
         let origins = config.origins.values().map(|origin| origin.url.clone()).collect();
         let (store, links) = (config.store.clone(), Some(links));
-        IngestConfig { client, way, store, links, origins, ..IngestConfig::default() }
+        let origin_connections_max = config.origin_connections;
+        IngestConfig { client, way, store, links, origins, origin_connections_max, ..IngestConfig::default() }
     }
 }
 
@@ -158,6 +168,7 @@ impl Ingest {
         let context = Arc::new(Context {
             hashers: Arc::new(Semaphore::new(config.hash_threads.max(1))),
             writes: Writes::new(way),
+            lines: Lines::new(config.origin_connections_max),
             config,
             store,
             shards,

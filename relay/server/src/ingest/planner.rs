@@ -72,6 +72,18 @@ impl Planner {
         self.present.bytes()
     }
 
+    /// Bytes that are neither here nor on their way.
+    #[must_use]
+    pub fn unasked_bytes(&self) -> u64 {
+        self.length.saturating_sub(self.present.bytes() + self.in_flight.bytes())
+    }
+
+    /// Whether somebody waits for bytes that are not on their way.
+    #[must_use]
+    pub fn is_demanded(&self) -> bool {
+        self.demands.iter().any(|demand| self.first_missing(demand.start, demand.end).is_some())
+    }
+
     /// The ranges in flight, in order.
     pub fn in_flight(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.in_flight.iter()
@@ -91,21 +103,22 @@ impl Planner {
         true
     }
 
-    /// The next range to ask for, which is then in flight: what is waited for longest, else what is missing first.
+    /// The next range to ask for, which is then in flight: what is waited for longest, else what is missing first. It has about
+    /// `bytes_wanted`, in whole units where that is possible, and never more than [`RANGE_BYTES_MAX`].
     ///
     /// With `demanded_only`, nothing unless somebody waits.
-    pub fn next(&mut self, demanded_only: bool) -> Option<Range<u64>> {
+    pub fn next(&mut self, demanded_only: bool, bytes_wanted: u64) -> Option<Range<u64>> {
         while let Some(demand) = self.demands.pop_front() {
             if let Some(start) = self.first_missing(demand.start, demand.end) {
                 let wanted = demand.end.max(start.saturating_add(DEMAND_BYTES_MIN));
-                return self.take(start, wanted);
+                return self.take(start, wanted.min(start.saturating_add(bytes_wanted)));
             }
         }
         if demanded_only {
             return None;
         }
         let start = self.first_missing(0, self.length)?;
-        self.take(start, u64::MAX)
+        self.take(start, start.saturating_add(bytes_wanted))
     }
 
     /// Takes all that is missing in `range` as in flight: it is on its way unasked.
@@ -233,7 +246,7 @@ mod tests {
 
     /// Takes everything there is to ask for.
     fn all(planner: &mut Planner) -> Vec<Range<u64>> {
-        std::iter::from_fn(|| planner.next(false)).collect()
+        std::iter::from_fn(|| planner.next(false, u64::MAX)).collect()
     }
 
     #[test]
@@ -263,15 +276,15 @@ mod tests {
     #[test]
     fn a_demand_comes_first_and_the_rest_stays_in_order() {
         let mut planner = single(64 * MIB, MIB);
-        assert_eq!(planner.next(false), Some(0..4 * MIB));
+        assert_eq!(planner.next(false, u64::MAX), Some(0..4 * MIB));
         assert!(planner.demand(40 * MIB + 7, 10));
         assert!(planner.demand(20 * MIB, 9 * MIB));
         // A repeated demand changes nothing.
         assert!(planner.demand(40 * MIB + 7, 10));
-        assert_eq!(planner.next(true), Some(40 * MIB..42 * MIB));
-        assert_eq!(planner.next(true), Some(20 * MIB..24 * MIB));
-        assert_eq!(planner.next(true), None);
-        assert_eq!(planner.next(false), Some(4 * MIB..8 * MIB));
+        assert_eq!(planner.next(true, u64::MAX), Some(40 * MIB..42 * MIB));
+        assert_eq!(planner.next(true, u64::MAX), Some(20 * MIB..24 * MIB));
+        assert_eq!(planner.next(true, u64::MAX), None);
+        assert_eq!(planner.next(false, u64::MAX), Some(4 * MIB..8 * MIB));
         // In flight or here: no demand.
         assert!(!planner.demand(41 * MIB, 10));
         planner.arrived(40 * MIB..42 * MIB);
@@ -283,7 +296,7 @@ mod tests {
     fn a_demand_in_a_large_piece_of_unknown_hash_is_answered_from_nearby() {
         let mut planner = Planner::new(64 * MIB, 16 * MIB, one(0..64 * MIB), false);
         planner.demand(21 * MIB + 300_000, 10);
-        let range = planner.next(true).unwrap();
+        let range = planner.next(true, u64::MAX).unwrap();
         assert_eq!(range, 21 * MIB + 262_144..21 * MIB + 262_144 + 5 * 262_144);
         // What is left before it is asked for later, and ends where it begins.
         let before = all(&mut planner).into_iter().find(|found| found.end == range.start);
@@ -295,16 +308,16 @@ mod tests {
         let mut planner = single(8 * MIB, 2 * MIB);
         planner.arrived(0..2 * MIB + 5);
         planner.demand(3 * MIB, 1);
-        assert_eq!(planner.next(true), Some(2 * MIB + 5..4 * MIB));
+        assert_eq!(planner.next(true, u64::MAX), Some(2 * MIB + 5..4 * MIB));
     }
 
     #[test]
     fn what_was_abandoned_is_asked_for_again_and_only_that() {
         let mut planner = single(4 * MIB, MIB);
-        let range = planner.next(false).unwrap();
+        let range = planner.next(false, u64::MAX).unwrap();
         assert_eq!(planner.arrived(0..MIB + 100), [0]);
         planner.abandoned(MIB + 100..range.end);
-        assert_eq!(planner.next(false), Some(MIB + 100..4 * MIB));
+        assert_eq!(planner.next(false, u64::MAX), Some(MIB + 100..4 * MIB));
         assert_eq!(planner.arrived(MIB + 100..4 * MIB), [1, 2, 3]);
         assert!(planner.is_complete());
     }
@@ -332,14 +345,14 @@ mod tests {
         planner.claim(0..4 * MIB);
         assert_eq!(planner.in_flight().collect::<Vec<_>>(), [0..MIB, 2 * MIB..4 * MIB]);
         assert_eq!(planner.missing(MIB / 2..3 * MIB), [MIB / 2..MIB, 2 * MIB..3 * MIB]);
-        assert_eq!(planner.next(false), None);
+        assert_eq!(planner.next(false, u64::MAX), None);
     }
 
     #[test]
     fn an_empty_content_is_complete() {
         let mut planner = Planner::new(0, MIB, vec![], true);
         assert!(planner.is_complete());
-        assert_eq!(planner.next(false), None);
+        assert_eq!(planner.next(false, u64::MAX), None);
         assert!(!planner.demand(0, 1));
     }
 }

@@ -8,6 +8,8 @@ use std::ops::Range;
 pub struct Runs {
     /// End of each run by its start.
     ends: BTreeMap<u64, u64>,
+    /// How many offsets that is.
+    bytes: u64,
 }
 
 impl Runs {
@@ -22,10 +24,12 @@ impl Runs {
                 break;
             }
             self.ends.remove(&found);
+            self.bytes -= found_end - found;
             start = start.min(found);
             end = end.max(found_end);
         }
         self.ends.insert(start, end);
+        self.bytes += end - start;
     }
 
     /// Takes the offsets of `range` away.
@@ -38,6 +42,7 @@ impl Runs {
                 break;
             }
             self.ends.remove(&found);
+            self.bytes -= found_end.min(range.end) - found.max(range.start);
             if found_end > range.end {
                 self.ends.insert(range.end, found_end);
             }
@@ -73,7 +78,7 @@ impl Runs {
     /// How many offsets the set has.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.iter().map(|run| run.end - run.start).sum()
+        self.bytes
     }
 }
 

@@ -119,6 +119,8 @@ struct Shared {
     log: Mutex<Vec<Access>>,
     requests: AtomicUsize,
     faults: AtomicUsize,
+    connections: AtomicUsize,
+    connections_most: AtomicUsize,
 }
 
 impl Origin {
@@ -137,12 +139,19 @@ impl Origin {
             log: Mutex::default(),
             requests: AtomicUsize::new(0),
             faults: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            connections_most: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&serving);
-                std::thread::spawn(move || shared.serve(stream));
+                let open = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                shared.connections_most.fetch_max(open, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    shared.serve(stream);
+                    shared.connections.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         Origin { address, shared }
@@ -171,6 +180,11 @@ impl Origin {
     /// The access log so far.
     pub fn log(&self) -> Vec<Access> {
         self.shared.log.lock().unwrap().clone()
+    }
+
+    /// Most connections that were open at a time.
+    pub fn connections_most(&self) -> usize {
+        self.shared.connections_most.load(Ordering::SeqCst)
     }
 
     /// Bytes of bodies written so far.

@@ -4,6 +4,7 @@
 //! on the ingest thread, so the state is shared without locks.
 
 mod check;
+mod size;
 mod status;
 mod transfer;
 
@@ -21,8 +22,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::answer::Accepted;
-use super::balance::Balance;
+use super::balance::{Balance, Crowd};
 use super::context::Context;
+use super::lines::Lent;
 use super::origin::Origin;
 use super::planner::Planner;
 use super::sources::Sources;
@@ -51,12 +53,27 @@ pub(super) enum End {
 pub(super) struct First {
     /// Which origin answered.
     pub origin: usize,
+    /// On this line.
+    pub line: Lent,
     /// The answer; its body is unread.
     pub response: Response,
     /// What it holds.
     pub accepted: Accepted,
     /// When it was asked for.
     pub asked_at: Instant,
+    /// How long the head of the answer took.
+    pub answered_in: Duration,
+}
+
+/// Why no more is asked for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// Nothing is missing, no origin may be asked, or enough is under way.
+    Nothing,
+    /// Requests to all origins together.
+    Requests,
+    /// A line to the origin.
+    Line,
 }
 
 /// A pull under way.
@@ -94,12 +111,8 @@ impl Pull {
     #[must_use]
     pub(super) fn new(context: Arc<Context>, content: Arc<Content>, sources: Sources) -> Rc<Self> {
         let config = &context.config;
-        let balance = Balance::new(
-            sources.origins.len(),
-            config.origins_active_max,
-            config.requests_per_content_max,
-            config.patience,
-        );
+        let crowd = Crowd { near: config.requests_near, most: config.origin_connections_max };
+        let balance = Balance::new(sources.origins.len(), config.origins_active_max, crowd, config.patience);
         Rc::new(Pull {
             planner: RefCell::new(planner_for(&content)),
             balance: RefCell::new(balance),
@@ -160,7 +173,13 @@ impl Pull {
             if self.content.is_complete() {
                 return End::Complete;
             }
-            let starved = !self.paused.get() && self.start_transfers(&mut transfers);
+            // Looked out for before lines are tried, so that none given back meanwhile is missed.
+            let mut freed = std::pin::pin!(self.context.lines.freed());
+            freed.as_mut().enable();
+            let lack = match self.paused.get() {
+                true => Lack::Nothing,
+                false => self.start_transfers(&mut transfers),
+            };
             if self.is_stuck() {
                 let error = self.balance.borrow().error().unwrap_or("no origin is left").to_owned();
                 self.stop(End::Failed(error));
@@ -172,47 +191,68 @@ impl Pull {
                 () = self.wake.notified() => {}
                 Some(_) = transfers.join_next(), if !transfers.is_empty() => {}
                 () = tokio::time::sleep(Duration::from_millis(rest_ms)), if rest_ms != u64::MAX => {}
-                () = self.context.budget.wait_for_request(), if starved => {}
+                () = self.context.budget.wait_for_request(), if lack == Lack::Requests => {}
+                () = freed, if lack == Lack::Line => {}
                 _ = tick.tick() => self.publish_status(),
             }
             self.commit_if_due();
         }
     }
 
-    /// Starts as many requests as origins, budget and plan allow; whether only the budget stood in the way.
-    fn start_transfers(self: &Rc<Self>, transfers: &mut JoinSet<()>) -> bool {
-        let usual = self.context.config.requests_per_content_max;
+    /// Starts as many requests as origins, lines, budget and plan allow; what stood in the way of more.
+    fn start_transfers(self: &Rc<Self>, transfers: &mut JoinSet<()>) -> Lack {
         loop {
+            let usual = self.balance.borrow().usual_in_all();
             let busy = self.in_flight.get();
             if busy >= usual + DEMAND_REQUESTS {
-                return false;
+                return Lack::Nothing;
             }
             let demanded_only = busy >= usual;
+            let is_demanded = self.planner.borrow().is_demanded();
             let extra = if demanded_only { DEMAND_REQUESTS } else { 0 };
-            let Some(origin) = self.balance.borrow().choose(self.now_ms(), extra) else { return false };
-            if busy > 0 && self.wholes.borrow().contains(&origin) {
-                return false;
+            let Some(origin) = self.balance.borrow().choose(self.now_ms(), extra) else {
+                return Lack::Nothing;
+            };
+            if (demanded_only && !is_demanded) || (busy > 0 && self.wholes.borrow().contains(&origin)) {
+                return Lack::Nothing;
             }
-            let Some(permit) = self.context.budget.try_request() else { return true };
-            let Some(range) = self.planner.borrow_mut().next(demanded_only) else { return false };
+            let Some(permit) = self.context.budget.try_request() else { return Lack::Requests };
+            let line = self.context.lines.try_lend(&self.sources.borrow().origins[origin], is_demanded);
+            let Some(line) = line else { return Lack::Line };
+            let bytes = size::range_bytes(self.known(origin, &line));
+            let Some(range) = self.planner.borrow_mut().next(demanded_only, bytes) else {
+                return Lack::Nothing;
+            };
             self.begin(origin);
             let pull = Rc::clone(self);
             transfers.spawn_local(async move {
-                pull.transfer(origin, range, None, Instant::now()).await;
+                pull.transfer(origin, line, range, None, Instant::now()).await;
                 drop(permit);
             });
         }
     }
 
+    /// What decides how much is asked for on a line.
+    fn known(&self, origin: usize, line: &Lent) -> size::Known {
+        let balance = self.balance.borrow();
+        size::Known {
+            speed: line.speed(),
+            rate: balance.rate(),
+            answers_in_ms: balance.origins()[origin].answers_in_ms.unwrap_or(0),
+            unasked_bytes: self.planner.borrow().unasked_bytes(),
+        }
+    }
+
     /// Goes on with the body that came before the pull began.
     fn start_first(self: &Rc<Self>, first: First, transfers: &mut JoinSet<()>) {
-        let First { origin, response, accepted, asked_at } = first;
+        let First { origin, line, response, accepted, asked_at, answered_in } = first;
         let range = transfer::body_range(&accepted.body, self.content.layout().length());
         self.planner.borrow_mut().claim(range.clone());
+        self.balance.borrow_mut().answered(origin, milliseconds(answered_in));
         self.begin(origin);
         let pull = Rc::clone(self);
         transfers.spawn_local(async move {
-            pull.transfer(origin, range, Some((response, accepted)), asked_at).await
+            pull.transfer(origin, line, range, Some((response, accepted)), asked_at).await
         });
     }
 
@@ -266,13 +306,17 @@ impl Pull {
 
     /// Milliseconds since the pull began: the clock of its balance.
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.started.elapsed())
     }
 
     /// The origin's own words, with what was learned of it.
     fn origin(&self, index: usize) -> Origin {
         self.sources.borrow().origins[index].clone()
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A plan in which everything visible or verified is present.

@@ -10,10 +10,11 @@ use millrace_pagecache::content::Stream;
 use millrace_pagecache::layout::{FileIndex, SliceSource};
 use reqwest::Response;
 
-use super::{End, Pull};
+use super::{End, Pull, milliseconds};
 use crate::ingest::answer::{Accepted, Body, Refused, Validators};
 use crate::ingest::balance::Fate;
 use crate::ingest::client::FetchError;
+use crate::ingest::lines::Lent;
 
 /// Why a transfer ended before its end.
 enum Halt {
@@ -40,6 +41,29 @@ struct Flow {
     /// Writes what is visible at once, where hashes are not known.
     stream: Option<Stream>,
     received: u64,
+    /// When bytes of the body began to come.
+    begun: Instant,
+    /// When half of it was there, and how much that was.
+    half: Option<(Instant, u64)>,
+}
+
+impl Flow {
+    /// Notes that `bytes` came.
+    fn receive(&mut self, bytes: u64, whole: u64) {
+        self.received += bytes;
+        if self.half.is_none() && self.received >= whole / 2 {
+            self.half = Some((Instant::now(), self.received));
+        }
+    }
+
+    /// Bytes a second of the later half: TCP may have been finding out during the first.
+    fn speed(&self) -> u64 {
+        let later = self.half.filter(|(_, before)| *before < self.received);
+        let (at, before) = later.unwrap_or((self.begun, 0));
+        let nanoseconds = at.elapsed().as_nanos().max(1);
+        let speed = u128::from(self.received - before) * 1_000_000_000 / nanoseconds;
+        u64::try_from(speed).unwrap_or(u64::MAX)
+    }
 }
 
 /// The bytes of a single file that a body holds.
@@ -52,23 +76,33 @@ pub(super) fn body_range(body: &Body, length: u64) -> Range<u64> {
 }
 
 impl Pull {
-    /// Carries `range`, which is in flight and within one file, from `origin`. What does not come is missing again afterwards.
+    /// Carries `range`, which is in flight and within one file, from `origin` on `line`. What does not come is missing again afterwards.
     pub(super) async fn transfer(
         self: Rc<Self>,
         origin: usize,
+        mut line: Lent,
         range: Range<u64>,
         first: Option<(Response, Accepted)>,
         asked_at: Instant,
     ) {
         let started = Instant::now();
-        let mut flow = Flow { origin, at: range.start, end: range.end, stream: None, received: 0 };
+        let mut flow = Flow {
+            origin,
+            at: range.start,
+            end: range.end,
+            stream: None,
+            received: 0,
+            begun: started,
+            half: None,
+        };
         let mut claimed = range.clone();
-        let result = self.carry(&range, first, &mut flow, &mut claimed, asked_at).await;
+        let result = self.carry(&line, &range, first, &mut flow, &mut claimed, asked_at).await;
+        line.measured(result.as_ref().ok().map(|()| flow.speed()));
+        drop(line);
         // What came before may have been wrong and be on its way again, from elsewhere.
         self.planner.borrow_mut().abandoned(flow.at.max(claimed.start)..claimed.end);
         self.in_flight.set(self.in_flight.get() - 1);
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.balance.borrow_mut().ended(origin, flow.received, ms);
+        self.balance.borrow_mut().ended(origin, flow.received, milliseconds(started.elapsed()));
         match result {
             // What was retried has been got over.
             Ok(()) => self.content.set_error(None),
@@ -81,6 +115,7 @@ impl Pull {
 
     async fn carry(
         self: &Rc<Self>,
+        line: &Lent,
         range: &Range<u64>,
         first: Option<(Response, Accepted)>,
         flow: &mut Flow,
@@ -94,7 +129,12 @@ impl Pull {
         let Some(span) = layout.file(file) else { return Ok(()) };
         let (response, accepted) = match first {
             Some(first) => first,
-            None => self.ask(flow.origin, file, file_offset..file_offset + (range.end - range.start)).await?,
+            None => {
+                let asked = file_offset..file_offset + (range.end - range.start);
+                let answer = self.ask(line, flow.origin, file, asked).await?;
+                self.balance.borrow_mut().answered(flow.origin, milliseconds(asked_at.elapsed()));
+                answer
+            }
         };
         self.remember(flow.origin, file, &accepted.validators);
         if let Some(found) = accepted.validators.length
@@ -123,6 +163,7 @@ impl Pull {
     /// the condition, or no ranges: it is asked without the condition from then on.
     async fn ask(
         &self,
+        line: &Lent,
         index: usize,
         file: FileIndex,
         asked: Range<u64>,
@@ -132,13 +173,14 @@ impl Pull {
         // Known hashes judge better than validators do.
         let known = origin.validators.get(&file.0).filter(|_| !self.content.hashes_known());
         let conditional = known.is_some() && !self.unconditional.borrow().contains(&index);
-        let answer = self.context.clients.fetch(&origin, &url, &asked, known, conditional).await?;
+        let answer =
+            self.context.clients.fetch(line.connection(), &origin, &url, &asked, known, conditional).await?;
         if !conditional || !matches!(answer.1.body, Body::Whole(_)) {
             return Ok(answer);
         }
         drop(answer);
         self.unconditional.borrow_mut().insert(index);
-        self.context.clients.fetch(&origin, &url, &asked, known, false).await
+        self.context.clients.fetch(line.connection(), &origin, &url, &asked, known, false).await
     }
 
     /// Keeps what the origin said of a file first.
@@ -157,6 +199,7 @@ impl Pull {
     ) -> Result<(), Halt> {
         let context = &self.context;
         let start = flow.at;
+        flow.begun = Instant::now();
         while let Some(chunk) = context.clients.chunk(&mut response).await? {
             let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             if self.arrived_bytes.get() == 0 {
@@ -165,6 +208,7 @@ impl Pull {
             context.metrics.origin_bytes.add(bytes);
             self.content.counters().origin_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
             let wanted = usize::try_from(flow.end - flow.at).unwrap_or(usize::MAX).min(chunk.len());
+            flow.receive(bytes.min(flow.end - flow.at), flow.end - start);
             self.take(flow, chunk.slice(..wanted)).await.map_err(Halt::Disk)?;
             if wanted < chunk.len() {
                 return Err(FetchError::Long(flow.end - start).into());
@@ -183,7 +227,6 @@ impl Pull {
     /// Writes what is new of `bytes`, and has the pieces checked that it completes.
     async fn take(self: &Rc<Self>, flow: &mut Flow, bytes: Bytes) -> io::Result<()> {
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        flow.received += count;
         let start = flow.at;
         flow.at += count;
         let mut next = start;

@@ -376,8 +376,10 @@ impl Shard {
                 self.for_swarm(now, id, ops, bittorrent::Session::handle_changed);
             }
             News::Piece { content, piece } => {
-                if self.shared.swarms.get_mut(&content).is_some_and(|swarm| swarm.learn(piece)) {
-                    self.for_swarm(now, content, ops, |peer, cx| peer.handle_piece(cx, piece));
+                let Some(swarm) = self.shared.swarms.get_mut(&content) else { return };
+                if swarm.learn(piece) {
+                    let is_last = swarm.is_whole();
+                    self.for_swarm(now, content, ops, |peer, cx| peer.handle_piece(cx, piece, is_last));
                 }
             }
             News::Answer { conn, answer } => self.step(now, conn, ops, |session, cx| match session {

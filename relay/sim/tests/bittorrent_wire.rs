@@ -29,7 +29,7 @@ use millrace_pagecache::layout::{Layout, PieceIndex};
 use millrace_pagecache::new_content::NewContent;
 use millrace_proto::merkle::HashRange;
 use millrace_proto::metainfo::Metainfo;
-use millrace_proto::peer::extension::ExtensionHandshake;
+use millrace_proto::peer::extension::{ExtensionHandshake, parse_lt_donthave};
 use millrace_proto::peer::handshake::{Handshake, Reserved};
 use millrace_proto::peer::message::{Block, HashSpan, Message};
 use millrace_proto::peer::metadata::{MetadataMessage, piece_range};
@@ -43,6 +43,9 @@ const SEED: u64 = 7;
 
 /// What the scripts' peers call `ut_metadata`.
 const METADATA_ID: u8 = 9;
+
+/// What they call `lt_donthave`.
+const DONTHAVE_ID: u8 = 7;
 
 #[derive(Default)]
 struct Peer {
@@ -317,6 +320,9 @@ impl Play {
                 let size = ours.metadata_size.unwrap_or(0);
                 assert_eq!(usize::try_from(size), Ok(self.metainfo().info_bytes.len()));
                 format!("extended handshake {}", String::from_utf8_lossy(payload))
+            }
+            Message::Extended { id: DONTHAVE_ID, payload } => {
+                format!("donthave {}", parse_lt_donthave(payload).unwrap())
             }
             Message::Extended { id: METADATA_ID, payload } => {
                 match MetadataMessage::parse(payload).unwrap() {

@@ -2,7 +2,7 @@
 //! pieces that went away (BEP 54).
 
 use millrace_proto::peer::extension::{
-    ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, parse_lt_donthave, parse_upload_only,
+    ExtensionHandshake, ExtensionIds, HANDSHAKE_ID, lt_donthave, parse_lt_donthave, parse_upload_only,
 };
 use millrace_proto::peer::message::Message;
 use millrace_proto::peer::metadata::{METADATA_PIECE_BYTES, MetadataMessage, piece_range};
@@ -80,6 +80,13 @@ pub(super) fn send_metadata(peer: &mut Peer, cx: &mut Context<'_>, piece: u32) {
         None => MetadataMessage::Reject { piece },
     };
     send(peer, cx, &message);
+}
+
+/// Queues that a piece is here no longer. False for a peer that cannot be told.
+pub(super) fn take_back(peer: &mut Peer, cx: &mut Context<'_>, piece: u32) -> bool {
+    let Some(id) = peer.ids.lt_donthave.filter(|id| *id != HANDSHAKE_ID) else { return false };
+    push(peer, cx, id, &lt_donthave(piece));
+    true
 }
 
 /// Under the number that the peer gave the extension; a peer that gave none cannot be answered.

@@ -292,8 +292,18 @@ impl Peer {
         self.requests = requests;
     }
 
-    pub(super) fn handle_piece(&mut self, cx: &mut Context<'_>, piece: PieceIndex) -> Step {
+    /// Tells of a piece.
+    ///
+    /// With the last one we become a seed, and libtorrent leaves a seed that it wants nothing of before it looks at what made it one, for
+    /// a minute. So we become a seed by a piece that it was told of before, taken back for a moment (BEP 54): the new one it wants by then.
+    /// There is no such piece in a content of one, nor a word for it to peers without the extension.
+    pub(super) fn handle_piece(&mut self, cx: &mut Context<'_>, piece: PieceIndex, is_last: bool) -> Step {
+        let other = u32::from(piece.0 == 0);
+        let taken_back = is_last && self.piece_count > 1 && extensions::take_back(self, cx, other);
         self.outbox.push(cx.output, &Message::Have(piece.0));
+        if taken_back {
+            self.outbox.push(cx.output, &Message::Have(other));
+        }
         if self.outbox.is_overflowing() { Err(End::Now(Reason::Stalled)) } else { Ok(()) }
     }
 

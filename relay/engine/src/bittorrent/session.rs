@@ -90,10 +90,10 @@ impl Session {
         Ok(())
     }
 
-    /// A piece was verified that this peer has not been told of.
-    pub(crate) fn handle_piece(&mut self, cx: &mut Context<'_>, piece: PieceIndex) -> Step {
+    /// A piece was verified that this peer has not been told of; when it `is_last`, there will be no more.
+    pub(crate) fn handle_piece(&mut self, cx: &mut Context<'_>, piece: PieceIndex, is_last: bool) -> Step {
         let State::Open { peer, .. } = &mut self.0 else { return Ok(()) };
-        peer.handle_piece(cx, piece)
+        peer.handle_piece(cx, piece, is_last)
     }
 
     /// The content was paused, resumed, completed or has failed.

@@ -20,6 +20,8 @@ pub(crate) struct Swarm {
     /// The pieces that members were told of, or will be, as a bitfield (BEP 3). A new member gets this and not what the content has by
     /// then: so each piece is announced to each member exactly once, by the bitfield or by the news that adds it here.
     announced: Vec<u8>,
+    /// Pieces that are not in `announced`.
+    missing: u32,
     /// Hash trees that somebody asked for, above the piece layers; by root.
     pub(super) trees: BTreeMap<Hash, Tree>,
 }
@@ -33,7 +35,14 @@ impl Swarm {
         for piece in (0..piece_count).filter(|piece| content.has_piece(PieceIndex(*piece))) {
             bitfield::insert(&mut announced, piece);
         }
-        Swarm { content: Arc::clone(content), members: Vec::new(), announced, trees: BTreeMap::new() }
+        let missing = piece_count - announced.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        Swarm {
+            content: Arc::clone(content),
+            members: Vec::new(),
+            announced,
+            missing,
+            trees: BTreeMap::new(),
+        }
     }
 
     /// The connections of this content, in the order in which they came as long as none has left.
@@ -43,9 +52,16 @@ impl Swarm {
 
     /// Takes note of a piece. False when members know of it already, or there is no such piece.
     pub(crate) fn learn(&mut self, piece: PieceIndex) -> bool {
-        !bitfield::contains(&self.announced, piece.0)
+        let is_new = !bitfield::contains(&self.announced, piece.0)
             && piece.0 < self.content.layout().piece_count()
-            && bitfield::insert(&mut self.announced, piece.0)
+            && bitfield::insert(&mut self.announced, piece.0);
+        self.missing -= u32::from(is_new);
+        is_new
+    }
+
+    /// Whether members know, or will be told, of every piece.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.missing == 0
     }
 
     /// What members were told of, as a bitfield with its spare bits clear.

@@ -156,6 +156,7 @@ mod tests {
     use io_uring::types::Fd;
 
     use super::*;
+    use crate::probe::{explain, patiently};
     use crate::ring::{self, Ring, Size};
 
     const COUNT: u16 = 64;
@@ -187,9 +188,10 @@ mod tests {
         if !crate::probe::available_to_test(name) {
             return;
         }
-        let (mut uring, _) = ring::open(Size { submissions: 8, completions: 256 }).unwrap();
+        let size = Size { submissions: 8, completions: 256 };
+        let (mut uring, _) = patiently(|| ring::open(size).map_err(explain)).unwrap();
         let ring = Ring::new(&mut uring);
-        let buffers = Buffers::new(ring.submitter(), COUNT).unwrap();
+        let buffers = patiently(|| Buffers::new(ring.submitter(), COUNT).map_err(explain)).unwrap();
         ring.enable().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -24,39 +24,32 @@ use millrace_send::socket::reset_on_close;
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
 use socket2::SockRef;
 
-use crate::buffers::{self, Buffers, GROUP};
+use crate::buffers::{Buffers, GROUP};
 use crate::listeners::Listeners;
 use crate::reads::Reads;
-use crate::ring::{self, Ring, Size};
+use crate::reservation::Reservation;
+use crate::ring::Ring;
 use crate::table::Table;
 use crate::token::{Kind, Token};
 
-/// Requests that one system call submits; what a loop makes beyond that costs another call.
-const SUBMISSIONS: u32 = 1024;
-
-/// Completions kept free for connections that arrive in one loop.
-const ACCEPTS: u32 = 1024;
-
-/// Runs a shard on the calling thread until it is drained.
+/// Runs a shard on the calling thread until it is drained, on a ring reserved for as many connections as it has slots.
 ///
 /// # Errors
-/// The CPU cannot be had, there is no ring (see [`probe`](crate::probe::probe)) or no memory, or the ring became unusable.
+/// The CPU cannot be had, there is no memory left, or the ring became unusable.
 ///
 /// # Panics
 /// When the kernel breaks the contract of io_uring, or the engine that of its operations.
-pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
+pub fn run(setup: Setup, mut reservation: Reservation, outward: impl FnMut(Outward)) -> io::Result<()> {
+    debug_assert!(reservation.suffices(&setup), "the ring is too small for the shard");
     // Before this thread is bound to a CPU, so that they go where there is room.
     let disk = Disk::start()?;
     if let Some(core) = setup.core {
         clock::pin(core)?;
     }
-    let buffers = buffers::count_for(setup.connections_max);
-    let reads_max = u32::try_from(setup.sender.buffers_max()).unwrap_or(u32::MAX);
-    let (mut uring, _) = ring::open(size(setup.connections_max, buffers, reads_max))?;
-    let ring = Ring::new(&mut uring);
+    let (uring, buffers) = reservation.take();
     let mut driver = Driver {
-        buffers: Buffers::new(ring.submitter(), buffers)?,
-        ring,
+        buffers,
+        ring: Ring::new(uring),
         table: Table::new(setup.connections_max),
         listeners: Listeners::new(setup.listeners),
         reads: Reads::default(),
@@ -74,14 +67,6 @@ pub fn run(setup: Setup, outward: impl FnMut(Outward)) -> io::Result<()> {
     driver.ring.enable()?;
     driver.turn_until_drained()?;
     driver.tear_down()
-}
-
-/// Everything that can complete at once has a place: for each connection a receive, a poll and a failed cancellation of each, every
-/// provided buffer, a read into every buffer for them, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
-fn size(connections_max: u32, buffers: u16, reads_max: u32) -> Size {
-    let connections = connections_max.saturating_mul(4);
-    let completions = connections.saturating_add(u32::from(buffers) + ACCEPTS).saturating_add(reads_max);
-    Size { submissions: SUBMISSIONS, completions: completions.min(65_536) }
 }
 
 struct Watched {

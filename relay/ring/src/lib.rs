@@ -1,7 +1,8 @@
 //! The io_uring back end of a shard: turns engine operations into requests, and completions into events.
 //!
-//! [`probe()`] tells whether this host allows it, [`run`] runs a shard until it is drained. The ring gives readiness, connections,
-//! received bytes and reads past the page cache; sending is done by `millrace-send`, the same as over epoll.
+//! [`probe()`] tells whether this host allows it, [`reserve`] makes the ring of a shard, [`run`] runs a shard on it until it is
+//! drained. The ring gives readiness, connections, received bytes and reads past the page cache; sending is done by `millrace-send`,
+//! the same as over epoll.
 //!
 //! **Receiving and pauses.** A connection that receives has one multishot receive in flight, and the kernel picks a buffer for each
 //! piece. `Op::PauseReceive` cancels it. What the kernel had received before the cancellation took effect is still delivered, in
@@ -18,10 +19,12 @@ mod listeners;
 mod mapping;
 pub mod probe;
 mod reads;
+mod reservation;
 mod ring;
 mod table;
 mod token;
 
 pub use driver::run;
 pub use probe::{Probe, probe};
+pub use reservation::{Reservation, reserve};
 pub use ring::Mode;

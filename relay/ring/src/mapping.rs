@@ -15,6 +15,9 @@ pub(crate) struct Mapping {
     leaked: bool,
 }
 
+// SAFETY: the pages belong to the process, not to the thread that mapped them, and only the owner of this reads them.
+unsafe impl Send for Mapping {}
+
 impl Mapping {
     /// Maps `bytes`, at least 1, rounded up to whole pages.
     ///

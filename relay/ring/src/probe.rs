@@ -89,7 +89,7 @@ pub enum Refusal {
     Forbidden,
     /// ENOMEM.
     #[error(
-        "no memory for the rings (ENOMEM): raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit), {limit} now"
+        "no memory for the rings (ENOMEM): raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit), {limit} now for all rings of this user together"
     )]
     Memory {
         /// The soft limit.
@@ -224,7 +224,8 @@ fn is_einval(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }
 
-fn explain(error: io::Error) -> Refusal {
+/// What an error of a set-up call means.
+pub(crate) fn explain(error: io::Error) -> Refusal {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => Refusal::Missing,
         Some(libc::EPERM | libc::EACCES) => match disabled_level() {
@@ -250,13 +251,27 @@ fn memlock_limit() -> String {
         .map_or_else(|| "unknown".to_owned(), |soft| format!("{soft} bytes"))
 }
 
+/// Tries again while memory is what lacks: rings of tests beside this one count against the same limit, and end.
+#[cfg(test)]
+pub(crate) fn patiently<T>(make: impl Fn() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let began = std::time::Instant::now();
+    loop {
+        match make() {
+            Err(Refusal::Memory { .. }) if began.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            made => return made,
+        }
+    }
+}
+
 /// Whether a test that needs a ring can run. Says so when it cannot, and fails where `MILLRACE_REQUIRE_URING=1` asks for it.
 ///
 /// # Panics
 /// When io_uring is required and not available.
 #[cfg(test)]
 pub(crate) fn available_to_test(name: &str) -> bool {
-    let Err(refusal) = probe().verdict else { return true };
+    let Err(refusal) = patiently(|| probe().verdict) else { return true };
     assert!(
         std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
         "{name}: io_uring is required and not available: {refusal}"

@@ -225,6 +225,7 @@ mod tests {
     use io_uring::types::Fd;
 
     use super::*;
+    use crate::probe::{explain, patiently};
 
     const SMALL: Size = Size { submissions: 4, completions: 64 };
 
@@ -233,7 +234,7 @@ mod tests {
         if !crate::probe::available_to_test(name) {
             return;
         }
-        let (mut uring, _) = open(SMALL).unwrap();
+        let (mut uring, _) = patiently(|| open(SMALL).map_err(explain)).unwrap();
         let mut ring = Ring::new(&mut uring);
         ring.enable().unwrap();
         scenario(&mut ring);

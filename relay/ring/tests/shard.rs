@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::event::News;
@@ -23,6 +23,8 @@ use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::{FileSpan, Layout};
 use millrace_pagecache::{NewContent, Options, Store};
 use millrace_proto::id::ContentId;
+use millrace_ring::Reservation;
+use millrace_ring::probe::Refusal;
 use millrace_send::socket::make_listener;
 use millrace_send::{HeaderTables, Mailbox, Postbox, SendPath, Sender, Setup};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -43,7 +45,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(path: SendPath, limits: &Limits) -> Self {
+    fn start(path: SendPath, limits: &Limits, reservation: Reservation) -> Self {
         let counters = Arc::new(Counters::default());
         let identity = Identity { peer_id: [7; 20], agent: "test".to_owned(), port: 0 };
         let config = Config {
@@ -70,7 +72,7 @@ impl Relay {
                 .reading_directly(BUFFERS),
             counters: Arc::clone(&counters),
         };
-        let thread = std::thread::spawn(move || millrace_ring::run(setup, |_| {}));
+        let thread = std::thread::spawn(move || millrace_ring::run(setup, reservation, |_| {}));
         Relay { address, counters, postbox, content, folder, thread: Some(thread) }
     }
 
@@ -156,23 +158,39 @@ fn local_address(listener: &OwnedFd) -> SocketAddr {
     socket2::SockRef::from(listener).local_addr().unwrap().as_socket().unwrap()
 }
 
+/// A ring. Memory for it may have to be waited for: rings of tests beside this one count against the same limit, and end.
+fn reserve(limits: &Limits) -> Result<Reservation, Refusal> {
+    let began = Instant::now();
+    loop {
+        match millrace_ring::probe().verdict.and_then(|_| millrace_ring::reserve(limits)) {
+            Err(Refusal::Memory { .. }) if began.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            reserved => return reserved,
+        }
+    }
+}
+
 /// Runs a scenario over both ways of sending, then drains the shard, which ends only when nothing is in flight.
 fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
     check_with(name, &Limits { connections_max, ..Limits::default() }, scenario);
 }
 
 fn check_with(name: &str, limits: &Limits, scenario: impl Fn(&Relay)) {
-    if let Err(refusal) = millrace_ring::probe().verdict {
-        assert!(
-            std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
-            "{name}: io_uring is required and not available: {refusal}"
-        );
-        // Past the test harness, which keeps what a passing test prints to itself.
-        writeln!(std::io::stderr(), "{name}: skipped: io_uring is not available: {refusal}").ok();
-        return;
-    }
     for path in [SendPath::Sendfile, SendPath::Reference] {
-        let mut relay = Relay::start(path, limits);
+        let reservation = match reserve(limits) {
+            Ok(reservation) => reservation,
+            Err(refusal) => {
+                assert!(
+                    std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
+                    "{name}: io_uring is required and not available: {refusal}"
+                );
+                // Past the test harness, which keeps what a passing test prints to itself.
+                writeln!(std::io::stderr(), "{name}: skipped: io_uring is not available: {refusal}").ok();
+                return;
+            }
+        };
+        let mut relay = Relay::start(path, limits, reservation);
         scenario(&relay);
         relay.end();
         let counters = &relay.counters;

@@ -85,7 +85,7 @@ pub struct ServeArgs {
     /// Cores to use, such as 0-3,6; one shard runs on each [default: every core this process may use]
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
-    /// How to talk to the kernel: auto, uring or epoll [default: auto: io_uring, or epoll where it is forbidden]
+    /// How to talk to the kernel: auto, uring or epoll [default: auto: io_uring, or epoll where not every shard gets a ring]
     #[arg(long, value_name = "KIND")]
     pub io: Option<String>,
     /// How pulls write files: auto, uring or pwrite [default: auto: pwrite, which takes less CPU]

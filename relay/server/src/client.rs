@@ -249,6 +249,9 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
         relay.send_path.name,
         relay.ingest_io.name
     ));
+    if relay.backend.name == "epoll" {
+        println(&format!("over epoll because: {}", relay.backend.reason));
+    }
     println(&format!(
         "served {} by HTTP, {} by BitTorrent; {} from origins; sending at {}, cap {}",
         Size(relay.totals.served.http),

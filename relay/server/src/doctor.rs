@@ -2,14 +2,16 @@
 
 use std::fs;
 
+use millrace_engine::limits::Limits;
+use millrace_pagecache::waiting::SHARDS_MAX;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
+use crate::backend::{default_ingest_io, reserve_all};
 use crate::cli::DoctorArgs;
 use crate::machine;
 use crate::run::Failure;
 use crate::serve::println;
-use crate::start::default_ingest_io;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,7 +80,7 @@ fn line(finding: &Finding) -> String {
 fn examine() -> Vec<Finding> {
     let ring = millrace_ring::probe();
     let send = millrace_send::probe();
-    let mut findings = vec![Finding::good("kernel", ring.kernel.clone()), backend(&ring)];
+    let mut findings = vec![Finding::good("kernel", ring.kernel.clone()), backend()];
     findings.extend(ring.gates.iter().map(|gate| Finding::good("kernel bug avoided", gate.to_string())));
     findings.push(match send.path {
         millrace_send::SendPath::Reference => {
@@ -99,12 +101,17 @@ fn examine() -> Vec<Finding> {
     findings
 }
 
-fn backend(probe: &millrace_ring::Probe) -> Finding {
-    match &probe.verdict {
-        Ok(found) => Finding::good("back end", format!("uring: {found}")),
-        Err(refusal) => Finding::warn(
+/// What `serve` gets with the limits of its configuration's defaults. Rings that run already count, so it is as of now.
+fn backend() -> Finding {
+    let shards = machine::cores_allowed().len().min(SHARDS_MAX as usize);
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+    let mut limits = Limits::default();
+    limits.connections_max = machine::connections_per_shard(limits.connections_max, descriptors, shards);
+    match reserve_all(shards, &limits) {
+        Ok((_, found)) => Finding::good("back end", format!("uring: {found}")),
+        Err(reason) => Finding::warn(
             "back end",
-            format!("epoll: {refusal}"),
+            format!("epoll: {reason}"),
             "allow io_uring for the relay; epoll serves the same at more cost",
         ),
     }
@@ -148,7 +155,7 @@ fn limits() -> Vec<Finding> {
             "memlock (hard)",
             hard(Resource::RLIMIT_MEMLOCK),
             64 << 20,
-            "LimitMEMLOCK=infinity in the unit: rings and their buffers are locked memory on older kernels",
+            "LimitMEMLOCK=infinity in the unit: the rings of all shards count against it, a MB each, and those of other programs of its user",
         ),
         Finding::at_least(
             "pipe-max-size",

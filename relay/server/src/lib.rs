@@ -3,6 +3,7 @@
 //! `main` calls [`run`] and nothing else. The modules are public so that tests can start a relay inside their own process.
 #![forbid(unsafe_code)]
 
+mod backend;
 pub mod cli;
 mod client;
 pub mod config;

@@ -17,15 +17,17 @@ use millrace_engine::ledger::Ledger;
 use millrace_engine::shard::{self, Identity, Shard};
 use millrace_pagecache::{Options, Store, StoreError};
 use millrace_proto::admin::Choice;
+use millrace_ring::Reservation;
 use millrace_send::{HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use url::Url;
 
-use crate::config::{Config, IngestIo, Io};
+use crate::backend::{self, NoUring};
+use crate::config::Config;
 use crate::control::describe::Links;
 use crate::control::socket::{self, SocketFile};
 use crate::control::{self, Asked};
-use crate::ingest::{Ingest, IngestConfig, Way};
+use crate::ingest::{Ingest, IngestConfig};
 use crate::listen::{self, ListenError};
 use crate::machine;
 use crate::relay::{Relay, Stop};
@@ -71,6 +73,10 @@ fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |source| StartError::Kernel { what, source }
 }
 
+fn no_uring(flag: &'static str) -> impl FnOnce(NoUring) -> StartError {
+    move |NoUring(why)| StartError::NoUring { flag, why }
+}
+
 /// A relay whose threads run.
 #[derive(Debug)]
 pub struct Running {
@@ -101,8 +107,10 @@ impl Running {
     pub fn start(mut config: Config) -> Result<Running, StartError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let files_max = limit_descriptors(&mut config);
-        let (use_ring, backend) = choose_backend(config.io)?;
-        let (way, ingest_io) = choose_ingest_io(config.ingest_io)?;
+        let (rings, backend) =
+            backend::choose(config.io, config.cores.len(), &config.limits).map_err(no_uring("--io"))?;
+        let (way, ingest_io) =
+            backend::choose_ingest_io(config.ingest_io).map_err(no_uring("--ingest-io"))?;
         let probe = millrace_send::probe();
         let send_path = Choice { name: probe.path.name().to_owned(), reason: probe.reason.clone() };
         tracing::info!(io = %backend.name, reason = %backend.reason, "back end");
@@ -150,7 +158,7 @@ impl Running {
             stop: Stop::default(),
             config,
         });
-        let threads = Threads { relay, use_ring, send_path: probe.path, files_max };
+        let threads = Threads { relay, rings, send_path: probe.path, files_max };
         threads.start(sockets, (admin, admin_file), mailboxes, control_mailbox, ingest_thread)
     }
 
@@ -200,42 +208,6 @@ fn limit_descriptors(config: &mut Config) -> usize {
         "limits"
     );
     files_max
-}
-
-fn choice(name: &str, reason: impl Into<String>) -> Choice {
-    Choice { name: name.to_owned(), reason: reason.into() }
-}
-
-/// How ingest writes where nothing else is asked for.
-pub(crate) fn default_ingest_io() -> (Way, Choice) {
-    (Way::Pwrite, choice("pwrite", "takes less CPU than writes through io_uring (measured on ext4)"))
-}
-
-/// A ring is opened only where one is asked for.
-fn choose_ingest_io(io: IngestIo) -> Result<(Way, Choice), StartError> {
-    match io {
-        IngestIo::Auto => Ok(default_ingest_io()),
-        IngestIo::Pwrite => Ok((Way::Pwrite, choice("pwrite", "asked for with --ingest-io pwrite"))),
-        IngestIo::Uring => {
-            let probe = millrace_ring::probe::probe();
-            match probe.is_usable() {
-                true => Ok((Way::Uring, choice("uring", "asked for with --ingest-io uring"))),
-                false => Err(StartError::NoUring { flag: "--ingest-io", why: probe.to_string() }),
-            }
-        }
-    }
-}
-
-fn choose_backend(io: Io) -> Result<(bool, Choice), StartError> {
-    if io == Io::Epoll {
-        return Ok((false, choice("epoll", "asked for with --io epoll")));
-    }
-    let probe = millrace_ring::probe::probe();
-    match (probe.is_usable(), io) {
-        (true, _) => Ok((true, choice("uring", probe.to_string()))),
-        (false, Io::Uring) => Err(StartError::NoUring { flag: "--io", why: probe.to_string() }),
-        (false, _) => Ok((false, choice("epoll", probe.to_string()))),
-    }
 }
 
 fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
@@ -293,14 +265,15 @@ fn default_public_url(sockets: &Sockets) -> Url {
 /// What the threads are started with.
 struct Threads {
     relay: Arc<Relay>,
-    use_ring: bool,
+    /// One for each shard; none where they run over epoll.
+    rings: Vec<Reservation>,
     send_path: SendPath,
     files_max: usize,
 }
 
 impl Threads {
     fn start(
-        self,
+        mut self,
         sockets: Sockets,
         (admin, admin_file): (UnixListener, SocketFile),
         mailboxes: Vec<Mailbox>,
@@ -318,10 +291,10 @@ impl Threads {
         };
         let control = control::start(parts).map_err(kernel("the control thread does not start"))?;
         let listeners = sockets.http.1.into_iter().zip(sockets.bittorrent.1);
-        let mut shards = Vec::new();
+        let (mut rings, mut shards) = (std::mem::take(&mut self.rings).into_iter(), Vec::new());
         for ((number, mailbox), (http, bittorrent)) in mailboxes.into_iter().enumerate().zip(listeners) {
             let listeners = vec![(http, Protocol::Http), (bittorrent, Protocol::BitTorrent)];
-            shards.push(self.start_shard(number, mailbox, listeners, asks.clone())?);
+            shards.push(self.start_shard(number, rings.next(), mailbox, listeners, asks.clone())?);
         }
         Ok(Running { relay: self.relay, shards, control, ingest, _admin_file: admin_file })
     }
@@ -329,6 +302,7 @@ impl Threads {
     fn start_shard(
         &self,
         number: usize,
+        ring: Option<Reservation>,
         mailbox: Mailbox,
         listeners: Vec<(OwnedFd, Protocol)>,
         asks: UnboundedSender<Asked>,
@@ -381,15 +355,13 @@ impl Threads {
                 let _ = asks.send(Asked { shard, conn, question });
             }
         };
-        let use_ring = self.use_ring;
         std::thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || {
                 let _fatal = AbortOnPanic;
-                let ended = if use_ring {
-                    millrace_ring::run(setup, outward)
-                } else {
-                    millrace_epoll::run(setup, outward)
+                let ended = match ring {
+                    Some(ring) => millrace_ring::run(setup, ring, outward),
+                    None => millrace_epoll::run(setup, outward),
                 };
                 if let Err(error) = ended {
                     panic!("shard {number} cannot go on: {error}");

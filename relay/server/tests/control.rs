@@ -270,7 +270,12 @@ fn metrics_are_named_once_and_explained() {
         let mut explained = BTreeSet::new();
         let mut samples = BTreeSet::new();
         for line in text.lines() {
-            let mut words = line.split(' ');
+            // A label's value may have spaces in it; a sample's number comes last.
+            let mut words = match line.starts_with('#') {
+                true => line.splitn(4, ' ').collect::<Vec<_>>(),
+                false => line.rsplitn(2, ' ').collect::<Vec<_>>().into_iter().rev().collect(),
+            }
+            .into_iter();
             match (words.next(), words.next(), words.next()) {
                 (Some("#"), Some("HELP"), Some(name)) => {
                     assert!(explained.insert(name.to_owned()), "{name} is explained twice");
@@ -315,7 +320,10 @@ fn metrics_are_named_once_and_explained() {
         }
         assert_eq!(kinds["millrace_backend"], "info");
         let backend = samples.iter().find(|sample| sample.starts_with("millrace_backend_info{")).unwrap();
-        assert!(backend.contains("ingest_io=\"pwrite\""), "{backend}");
+        assert!(
+            backend.contains("ingest_io=\"pwrite\"") && backend.contains("io_reason=\"io_uring is "),
+            "{backend}"
+        );
         // The same over TCP.
         let url = format!("http://{}/metrics", relay.relay().metrics.unwrap());
         assert!(reqwest::get(url).await.unwrap().text().await.unwrap().ends_with("# EOF\n"));

@@ -68,8 +68,12 @@ fn free_port() -> u16 {
 
 impl Relay {
     fn start(folder: &Folder, arguments: &[&str]) -> Relay {
+        Relay::start_by(program(&["serve"]), folder, arguments)
+    }
+
+    /// Starts it by a command that ends in `serve`.
+    fn start_by(mut command: Command, folder: &Folder, arguments: &[&str]) -> Relay {
         let http = free_port();
-        let mut command = program(&["serve"]);
         command.args(arguments).args([
             "--store",
             &folder.path("store"),
@@ -189,14 +193,76 @@ fn commands_without_a_relay_say_where_they_looked() {
     check(&["verify", "--store", &folder.path("none")], 1, &["no store", "--store"]);
 }
 
-/// Starts a relay with these flags: how many rings it has open, and what `status` says of it.
+/// Starts a relay with these flags: how many rings it has open, and what `status` says of it. Memory for them is waited for: tests
+/// beside this one have rings of the same user, and end.
 fn rings(folder: &Folder, flags: &[&str]) -> (usize, String) {
-    let relay = Relay::start(folder, flags);
-    let open = std::fs::read_dir(format!("/proc/{}/fd", relay.child.id())).unwrap();
-    let links = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
-    let rings = links.filter(|link| link.to_string_lossy().contains("io_uring")).count();
+    let started = Instant::now();
+    loop {
+        let relay = Relay::start(folder, flags);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", relay.child.id())).unwrap();
+        let links = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        let rings = links.filter(|link| link.to_string_lossy().contains("io_uring")).count();
+        let status = check(&["status", "--admin", &folder.path("admin.sock")], 0, &[]);
+        let status = String::from_utf8(status.stdout).unwrap();
+        if !status.contains("ENOMEM") || started.elapsed() > PATIENCE {
+            return (rings, status);
+        }
+    }
+}
+
+/// A command that ends in `serve`, for a user who may lock memory for the probe of io_uring and not for a shard's ring. None, and a
+/// line that says so, where this machine cannot do that. As root it is a user of its own, whom no other test takes memory from.
+fn serve_with_little_memory(folder: &Folder) -> Option<Command> {
+    const LIMIT: &str = "--memlock=81920:81920";
+    const USER: u32 = 61_234;
+    // Where the program was built not everybody may look.
+    let copy = folder.path("millrace-relay");
+    std::fs::copy(env!("CARGO_BIN_EXE_millrace-relay"), &copy).unwrap();
+    let mut command = Command::new("prlimit");
+    command.args([LIMIT, "--"]);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&folder.0, Some(USER), Some(USER)).unwrap();
+        let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+        command.arg("setpriv").args(user).args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    }
+    let found = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !found("prlimit") || !found("setpriv") {
+        let _ = writeln!(std::io::stderr(), "skipped: little memory to lock (apt install util-linux)");
+        return None;
+    }
+    command.args([&copy, "serve"]);
+    Some(command)
+}
+
+#[test]
+fn without_memory_for_the_rings_auto_goes_over_epoll_and_says_why() {
+    let folder = Folder::new("memlock");
+    let Some(command) = serve_with_little_memory(&folder) else { return };
+    let relay = Relay::start_by(command, &folder, &[]);
+    assert!(relay.get("/healthz").starts_with("HTTP/1.1 200"));
     let status = check(&["status", "--admin", &folder.path("admin.sock")], 0, &[]);
-    (rings, String::from_utf8(status.stdout).unwrap())
+    let status = String::from_utf8(status.stdout).unwrap();
+    // Where io_uring is forbidden, that is the reason.
+    assert!(status.contains("over epoll because: io_uring is not usable"), "{status}");
+    let can_have = check(&["doctor"], 0, &[]);
+    if String::from_utf8_lossy(&can_have.stdout).contains("uring: set-up flags") {
+        assert!(status.contains("RLIMIT_MEMLOCK") && status.contains("81920 bytes now"), "{status}");
+    }
+}
+
+#[test]
+fn without_memory_for_the_rings_a_ring_that_was_asked_for_is_an_error_of_one_line() {
+    let folder = Folder::new("memlock-uring");
+    let Some(mut command) = serve_with_little_memory(&folder) else { return };
+    let folder = |name: &str| folder.path(name);
+    command.args(["--io", "uring", "--store", &folder("store"), "--admin", &folder("admin.sock")]);
+    command.args(["--http", "127.0.0.1:0", "--bt", "127.0.0.1:0", "--metrics", "off", "--cores", "0"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let told = stderr.lines().last().unwrap_or_default();
+    assert!(told.contains("--io uring was asked for, and io_uring is not usable"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]

@@ -81,9 +81,10 @@ impl Collector for Numbers {
         )?;
         out.info(
             "backend",
-            "How the relay talks to the kernel, how it writes what it pulls, and how it sends",
+            "How the relay talks to the kernel and why so, how it writes what it pulls, and how it sends",
             &[
                 ("io", relay.backend.name.as_str()),
+                ("io_reason", relay.backend.reason.as_str()),
                 ("ingest_io", relay.ingest_io.name.as_str()),
                 ("send_path", relay.send_path.name.as_str()),
                 ("version", env!("CARGO_PKG_VERSION")),

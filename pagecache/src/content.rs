@@ -46,6 +46,8 @@ pub struct Content {
     have: Bits,
     have_count: AtomicU64,
     quarantined: AtomicBool,
+    /// What was found wrong with what is stored, for good: see [`crate::Store::condemn`].
+    damage: OnceLock<String>,
     waiting: Waiting,
     state: AtomicU8,
     pinned: AtomicBool,
@@ -147,6 +149,7 @@ impl Content {
             have: Bits::clear(pieces),
             have_count: AtomicU64::new(0),
             quarantined: AtomicBool::new(false),
+            damage: OnceLock::new(),
             waiting: Waiting::default(),
             state: AtomicU8::new(state.code()),
             pinned: AtomicBool::new(new.pinned),
@@ -249,6 +252,24 @@ impl Content {
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
         self.quarantined.load(Ordering::Acquire)
+    }
+
+    /// What was found wrong with what is stored, which a restart does not make right.
+    #[must_use]
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// [`Content::quarantine`] for damage that was found; kept on disk by the next [`crate::Store::save`].
+    pub(crate) fn mark_damaged(&self, why: &str) {
+        // Marked before: the first word stands.
+        let _ = self.damage.set(why.to_owned());
+        self.quarantine(why);
+    }
+
+    /// Whether the piece was verified once, even if nothing of the content is served any more.
+    pub(crate) fn held_piece(&self, piece: PieceIndex) -> bool {
+        self.have.is_set(u64::from(piece.0))
     }
 
     /// Stops serving it: the disk did not keep what it was given. Readers that wait are to be woken after this.

@@ -30,6 +30,9 @@ pub(super) struct Description {
     pub(super) refetchable: bool,
     pub(super) supersedes: Option<String>,
     pub(super) sha256: Option<String>,
+    /// What was found wrong with the stored bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) damage: Option<String>,
     pub(super) shape: DescribedShape,
     pub(super) sources: Value,
     pub(super) used: Used,
@@ -113,6 +116,7 @@ impl Description {
             refetchable: content.is_refetchable(),
             supersedes: content.supersedes().map(|id| id.to_string()),
             sha256: content.sha256().map(|hash| HEXLOWER.encode(hash)),
+            damage: content.damage().map(str::to_owned),
             shape,
             sources: content.sources(),
             used: Used {

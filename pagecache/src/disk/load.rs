@@ -44,7 +44,7 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreEr
     if growing {
         files.create(&layout).map_err(StoreError::at(folder))?;
     }
-    let used = described.used;
+    let (used, damage) = (described.used, described.damage.clone());
     let content = Content::assemble(new_content(id, described, shape), layout, Data::Files(files));
     let counters = content.counters();
     counters.served_http.store(used.served_http, Relaxed);
@@ -58,6 +58,9 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreEr
         content.set_metainfo(Arc::new(metainfo));
     }
     restore(folder, &content, short)?;
+    if let Some(why) = damage {
+        content.mark_damaged(&why);
+    }
     Ok(Arc::new(content))
 }
 

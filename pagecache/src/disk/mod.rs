@@ -26,4 +26,4 @@ pub use import::Imported;
 pub use mapping::Mapped;
 pub use open_file::{OpenFile, Stamp};
 pub use store::{Options, Problem, Store};
-pub use verify::{Report, verify, verify_content};
+pub use verify::{Report, verify};

@@ -19,6 +19,9 @@ use crate::serve::println;
 /// Damaged pieces that a report names; the rest is only counted.
 const PIECES_NAMED_MAX: usize = 100;
 
+/// What is said where the note of damage could not be written down.
+pub(crate) const FORGETTABLE: &str = "a restart will not know of this damage";
+
 /// What was found of one content, as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -87,6 +90,11 @@ fn offline(folder: &Path) -> Result<Vec<Report>, StoreError> {
         bar.set_message(content.name().replace(char::is_control, "?"));
     })?;
     bar.finish_and_clear();
+    for report in &reports {
+        if let Some(error) = &report.forgettable {
+            eprintln!("millrace-relay: {}: {FORGETTABLE}: {error}", report.id);
+        }
+    }
     Ok(reports.into_iter().map(Report::from).collect())
 }
 

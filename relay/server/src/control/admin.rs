@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::Stream;
 use millrace_engine::event::News;
-use millrace_pagecache::disk::verify_content;
 use millrace_proto::admin::{AddContent, ContentStatus, Index as IndexDocument};
 use millrace_proto::id::ContentName;
 use serde::Deserialize;
@@ -20,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::ingest::NewPull;
-use crate::verify;
+use crate::verify::{self, FORGETTABLE};
 
 use super::caps;
 use super::events::Events;
@@ -152,21 +151,17 @@ async fn act(
         }
         "verify" => {
             let (hashed, store) = (Arc::clone(content), Arc::clone(&relay.store));
-            let verified = tokio::task::spawn_blocking(move || {
-                let report = verify_content(&hashed, |_, _| {});
-                let sharing = store.sharing(&hashed, &report.bad);
-                (verify::Report::from(report), sharing)
-            });
-            let (report, sharing) = verified.await.map_err(|error| failed(&error))?;
-            if report.is_damaged() {
-                // What is known to be wrong is not served any longer, and whoever has the same file has the damage.
-                for content in sharing.iter().chain([content]) {
-                    content.quarantine("verify found damage: remove the content and add it again");
-                    let id = content.id();
-                    relay.shards.broadcast(|| News::Changed(id));
-                }
+            let verified = tokio::task::spawn_blocking(move || store.verify_content(&hashed, |_, _| {}));
+            let report = verified.await.map_err(|error| failed(&error))?;
+            for stopped in &report.stopped {
+                let id = stopped.id();
+                tracing::error!(content = %id, name = stopped.name(), "{}", stopped.error().unwrap_or_default());
+                relay.shards.broadcast(|| News::Changed(id));
             }
-            return Ok(axum::Json(report).into_response());
+            if let Some(error) = &report.forgettable {
+                tracing::error!(content = %report.id, "{FORGETTABLE}: {error}");
+            }
+            return Ok(axum::Json(verify::Report::from(report)).into_response());
         }
         _ => {
             return Err(Refusal::new(

@@ -617,6 +617,17 @@ fn pause_resume_remove() {
 }
 
 #[test]
+fn a_pull_that_is_removed_is_under_way_no_longer() {
+    let behaviour = Behaviour { rate: Some(MIB), ..Behaviour::default() };
+    let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, behaviour));
+    let content = relay.add(from(&origin.file_url()));
+    relay.wait_for(content.id(), "begun", |content| content.visible_bytes() > 0);
+    assert_eq!(relay.ingest.metrics().pulls_active.value(), 1);
+    relay.runtime.block_on(relay.ingest.remove(content.id())).unwrap();
+    assert_eq!(relay.ingest.metrics().pulls_active.value(), 0);
+}
+
+#[test]
 fn a_failed_pull_is_resumed_where_it_stopped() {
     let behaviour = Behaviour { rate: Some(8 * MIB), ..Behaviour::default() };
     let (relay, origin) = (Relay::new(), Origin::single(3 * LENGTH, SEED, behaviour));

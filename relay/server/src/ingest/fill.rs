@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
+use millrace_engine::counters::Gauge;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::{PieceIndex, State};
 
@@ -30,12 +31,12 @@ pub(super) async fn fill(
     first: Option<First>,
     show: impl Fn(Running),
 ) -> Option<Arc<Content>> {
-    context.metrics.pulls_active.increment();
+    let active = Active::new(&context.metrics.pulls_active);
     // An earlier pull of it may have been stopped in the middle of a write.
     context.writes.landed(content.id(), 0..u64::MAX).await;
     let result = fill_to_end(context, &content, &sources, first, &show).await;
     context.writes.landed(content.id(), 0..u64::MAX).await;
-    context.metrics.pulls_active.decrement();
+    drop(active);
     // A content that grew is another object now.
     let content = context.store.get(content.id()).unwrap_or(content);
     match result {
@@ -52,6 +53,22 @@ pub(super) async fn fill(
             fail(context, &content, &error).await;
             Some(content)
         }
+    }
+}
+
+/// Counts a pull as under way, also when it is stopped in the middle.
+struct Active<'a>(&'a Gauge);
+
+impl<'a> Active<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment();
+        Active(gauge)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.decrement();
     }
 }
 

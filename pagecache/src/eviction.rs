@@ -35,14 +35,45 @@ pub struct Budget {
     pub free_floor: u64,
 }
 
+/// What there is too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Of what the configuration allows.
+    Capacity {
+        /// What it allows, in bytes.
+        capacity: u64,
+        /// What contents occupy, in bytes.
+        used: u64,
+    },
+    /// Of free space on the file system.
+    Disk,
+}
+
 impl Budget {
     /// Bytes that must go before `wanted` more fit.
     #[must_use]
     pub fn excess(&self, wanted: u64) -> u64 {
-        let over =
-            self.capacity.map_or(0, |capacity| self.used.saturating_add(wanted).saturating_sub(capacity));
-        let low = self.free_floor.saturating_add(wanted).saturating_sub(self.free);
-        over.max(low)
+        self.over_capacity(wanted).max(self.over_disk(wanted))
+    }
+
+    /// What keeps `wanted` more bytes from fitting; of both, what there is less of.
+    #[must_use]
+    pub fn shortage(&self, wanted: u64) -> Option<Shortage> {
+        match (self.over_capacity(wanted), self.over_disk(wanted), self.capacity) {
+            (0, 0, _) => None,
+            (over, low, Some(capacity)) if over >= low => {
+                Some(Shortage::Capacity { capacity, used: self.used })
+            }
+            _ => Some(Shortage::Disk),
+        }
+    }
+
+    fn over_capacity(&self, wanted: u64) -> u64 {
+        self.capacity.map_or(0, |capacity| self.used.saturating_add(wanted).saturating_sub(capacity))
+    }
+
+    fn over_disk(&self, wanted: u64) -> u64 {
+        self.free_floor.saturating_add(wanted).saturating_sub(self.free)
     }
 }
 
@@ -89,6 +120,20 @@ pub fn choose(candidates: &[Candidate], budget: &Budget, wanted: u64, now: u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_shortages_the_greater_is_named() {
+        let budget = Budget { capacity: Some(100), used: 60, free: 50, free_floor: 10 };
+        let capacity = Some(Shortage::Capacity { capacity: 100, used: 60 });
+        let named = [40, 41, 1000].map(|wanted| budget.shortage(wanted));
+        assert_eq!(named, [None, capacity, capacity]);
+        let budget = Budget { free: 20, ..budget };
+        assert_eq!(
+            [10, 11, 1000].map(|wanted| budget.shortage(wanted)),
+            [None, Some(Shortage::Disk), Some(Shortage::Disk)]
+        );
+        assert_eq!(Budget { capacity: None, ..budget }.shortage(11), Some(Shortage::Disk));
+    }
     use crate::layout::FileIndex;
     use crate::occupied::SharedFile;
 

@@ -14,7 +14,7 @@ use super::files::{FileSet, Place};
 use super::state_file::Saved;
 use super::store::{Options, Store, write_description};
 use crate::content::{Content, Data, State};
-use crate::eviction::{Budget, Candidate, choose};
+use crate::eviction::{Budget, Candidate, Shortage, choose};
 use crate::layout::Layout;
 use crate::new_content::{NewContent, Shape};
 use crate::occupied::{Occupied, Total};
@@ -55,9 +55,17 @@ impl Store {
     /// Whether `bytes` more fit.
     ///
     /// # Errors
-    /// When the file system does not tell its free space.
+    /// As [`Store::shortage`].
     pub fn fits(&self, bytes: u64) -> Result<bool, StoreError> {
-        Ok(self.budget()?.excess(bytes) == 0)
+        Ok(self.shortage(bytes)?.is_none())
+    }
+
+    /// What keeps `bytes` more from fitting.
+    ///
+    /// # Errors
+    /// When the file system does not tell its free space.
+    pub fn shortage(&self, bytes: u64) -> Result<Option<Shortage>, StoreError> {
+        Ok(self.budget()?.shortage(bytes))
     }
 
     fn budget(&self) -> Result<Budget, StoreError> {

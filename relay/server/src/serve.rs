@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
@@ -19,12 +19,15 @@ use crate::terminal::Terminal;
 pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(), Failure> {
     let config = Config::load(args, environment)?;
     if args.check_config {
-        println(&format!("{config:#?}"));
+        println(config.to_string().trim_end());
         return Ok(());
     }
     let terminal = Terminal::new();
     logging::start(config.log_format, terminal.log_writer());
     let sources = config.sources.clone();
+    if !config.store.exists() {
+        check_local(&sources)?;
+    }
     let running = Running::start(config).map_err(|error| anyhow!("{error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -32,24 +35,31 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
         .context("no descriptors for the main thread")?;
     let relay = Arc::clone(running.relay());
     let ended = runtime.block_on(async {
+        // From here on a signal is a wish to drain, also while an origin is asked.
+        let mut signals = Signals::new()?;
         terminal.announce(&relay);
-        add(&relay, &sources).await?;
-        wait(&relay, &terminal).await
+        tokio::select! {
+            wished = serve(&relay, &sources, &terminal) => wished?,
+            () = signals.any() => {}
+        }
+        anyhow::Ok(signals)
     });
     terminal.clear();
-    if let Err(error) = ended {
-        running.drain();
-        return Err(error.into());
-    }
+    let mut signals = match ended {
+        Ok(signals) => signals,
+        Err(error) => {
+            running.drain();
+            return Err(error.into());
+        }
+    };
     tracing::info!("draining: no new connections; a second signal ends at once");
     // The second signal is waited for on this thread's runtime while the drain blocks another.
     let drained = std::thread::spawn(move || running.drain());
     let done = runtime.block_on(async {
-        let second = second_signal();
         let finished = tokio::task::spawn_blocking(move || drained.join());
         tokio::select! {
             _ = finished => true,
-            () = second => false,
+            () = signals.any() => false,
         }
     });
     if !done {
@@ -58,6 +68,27 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     }
     terminal.summary(&relay);
     Ok(())
+}
+
+/// Looks for local sources before a store is made for them: a mistyped name should leave nothing behind. In a store that is there
+/// a source may be by now, wherever it was then.
+fn check_local(sources: &[String]) -> anyhow::Result<()> {
+    for source in sources.iter().map(|source| absolute(source)).filter(|source| source.starts_with('/')) {
+        std::fs::metadata(&source).with_context(|| source.clone())?;
+    }
+    Ok(())
+}
+
+/// Adds the sources, then shows how it goes until a drain is asked for over the admin socket.
+async fn serve(relay: &Relay, sources: &[String], terminal: &Terminal) -> anyhow::Result<()> {
+    add(relay, sources).await?;
+    let mut every = tokio::time::interval(terminal.interval());
+    loop {
+        tokio::select! {
+            () = relay.stop.wished() => return Ok(()),
+            _ = every.tick() => terminal.show(relay),
+        }
+    }
 }
 
 /// Adds the sources of the command line. One that cannot be had ends the relay: nobody would notice it missing.
@@ -85,30 +116,25 @@ pub(crate) fn absolute(source: &str) -> String {
         .map_or_else(|_| source.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
-/// Until a signal, or a drain asked for over the admin socket.
-async fn wait(relay: &Relay, terminal: &Terminal) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
-    let mut every = tokio::time::interval(terminal.interval());
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            () = relay.stop.wished() => return Ok(()),
-            _ = every.tick() => terminal.show(relay),
-        }
-    }
+/// The signals that end a relay.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-async fn second_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

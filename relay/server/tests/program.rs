@@ -156,7 +156,11 @@ fn the_configuration_file_is_named_with_its_line_and_key() {
     check(&["serve", "--config", &folder.path("none.toml")], 2, &["none.toml", "--config"]);
     std::fs::write(&file, "capacity = \"5GB\"\n").unwrap();
     let output = check(&["serve", "--config", &file, "--check-config"], 0, &[]);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("5000000000"));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.lines().any(|line| line == "capacity = 5000000000"), "{printed}");
+    std::fs::write(&file, &printed).unwrap();
+    let again = check(&["serve", "--config", &file, "--check-config"], 0, &[]);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), printed, "what is printed is a configuration file");
 }
 
 #[test]
@@ -190,6 +194,15 @@ fn commands_without_a_relay_say_where_they_looked() {
     let folder = Folder::new("alone");
     let admin = folder.path("admin.sock");
     check(&["status", "--admin", &admin], 1, &[&admin, "serve"]);
+#[test]
+fn a_source_that_is_not_there_leaves_no_store_behind() {
+    let folder = Folder::new("missing");
+    let (store, missing) = (folder.path("store"), folder.path("missing.iso"));
+    let rest = ["--http", "127.0.0.1:0", "--bt", "127.0.0.1:0", "--metrics", "off", "--cores", "0"];
+    check(&[&["serve", &missing, "--store", &store], &rest[..]].concat(), 1, &[&missing, "No such file"]);
+    assert!(!Path::new(&store).exists());
+}
+
     check(&["verify", "--store", &folder.path("none")], 1, &["no store", "--store"]);
 }
 

@@ -3,6 +3,7 @@
 
 mod check;
 mod file;
+mod show;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

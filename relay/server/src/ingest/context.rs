@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
+use millrace_pagecache::eviction::Shortage;
 use millrace_pagecache::{PieceIndex, State, Store};
 use millrace_proto::id::ContentId;
+use millrace_proto::units::Size;
 use tokio::sync::Semaphore;
 
 use super::IngestConfig;
@@ -132,23 +134,37 @@ impl Context {
     /// `StorageFull` when they do not fit.
     pub(super) async fn make_room(&self, bytes: u64) -> io::Result<()> {
         let (store, now) = (Arc::clone(&self.store), self.unix_now());
-        let (evicted, fits) = self
+        let (evicted, shortage) = self
             .blocking(move || {
                 let evicted = store.make_room(bytes, now).map_err(io::Error::other)?;
-                Ok::<_, io::Error>((evicted, store.fits(bytes).map_err(io::Error::other)?))
+                Ok::<_, io::Error>((evicted, store.shortage(bytes).map_err(io::Error::other)?))
             })
             .await??;
         // An evicted content is a fresh, empty object of the same id.
         for content in evicted.into_iter().filter_map(|id| self.store.get(id)) {
             self.put(&content);
         }
-        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        match shortage {
+            None => Ok(()),
+            Some(Shortage::Disk) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Shortage::Capacity { capacity, used }) => {
+                let text = format!(
+                    "--capacity is {}: {} are stored and may not go, {} more are to come; raise it, or remove or unpin contents",
+                    Size(capacity),
+                    Size(used),
+                    Size(bytes)
+                );
+                Err(io::Error::new(io::ErrorKind::StorageFull, text))
+            }
+        }
     }
 
     /// What the disk said, in words that tell what to do.
     #[must_use]
     pub(super) fn io_error(&self, error: &io::Error) -> String {
         match error.kind() {
+            // Ours says more than the kernel's.
+            io::ErrorKind::StorageFull if error.get_ref().is_some() => error.to_string(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.disk_full(),
             _ => error.to_string(),
         }
@@ -165,7 +181,7 @@ impl Context {
 
     fn disk_full(&self) -> String {
         let store = self.config.store.display();
-        format!("disk full: free space under {store}, or change --capacity, or remove contents")
+        format!("disk full: free space under {store}, or remove contents")
     }
 
     /// Seconds since 1970.

@@ -144,7 +144,7 @@ pub struct Counters {
     pub parked: Counter,
     /// Times that a cap made a connection wait.
     pub cap_waits: Counter,
-    /// Loops turned: the watchdog's sign of life.
+    /// Loops turned: the sign of life, at least one within [`IDLE_NS_MAX`](crate::limits::IDLE_NS_MAX).
     pub loops: Counter,
     /// Connections closed, by [`Reason`].
     pub closed: [Counter; Reason::ALL.len()],

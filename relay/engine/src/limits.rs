@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Longest time that a back end waits before it turns its shard's loop, in nanoseconds: a loop that turns less often is stuck, not
+/// idle.
+pub const IDLE_NS_MAX: u64 = 1_000_000_000;
+
 /// Limits of one shard. Counts are of this shard alone.
 #[derive(Debug, Clone)]
 pub struct Limits {

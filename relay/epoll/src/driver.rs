@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::event::{Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, ShardId};
+use millrace_engine::limits::IDLE_NS_MAX;
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
 use millrace_send::cold::{Resumed, Waiting};
@@ -136,9 +137,10 @@ impl<F: FnMut(Outward)> Driver<F> {
             return EpollTimeout::ZERO;
         }
         let deadlines = [self.shard.deadline_ns(), self.listeners.deadline_ns(), self.sender.deadline_ns()];
-        let Some(deadline_ns) = deadlines.into_iter().flatten().min() else { return EpollTimeout::NONE };
+        let wait_ns = |deadline_ns: u64| deadline_ns.saturating_sub(self.now.monotonic_ns);
+        let wait_ns = deadlines.into_iter().flatten().map(wait_ns).fold(IDLE_NS_MAX, u64::min);
         // Rounded up: a wait that ends before the deadline would be repeated until it comes.
-        let wait_ms = deadline_ns.saturating_sub(self.now.monotonic_ns).div_ceil(1_000_000);
+        let wait_ms = wait_ns.div_ceil(1_000_000);
         EpollTimeout::try_from(wait_ms).unwrap_or(EpollTimeout::MAX)
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::event::{Answer, Document, News};
@@ -300,6 +301,18 @@ fn clients_that_leave_while_their_bytes_are_read_hold_nobody_up() {
         SockRef::from(&client.0.get_ref().as_fd()).set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }
     check(&mut relay.connect(), &relay.path(), 1, CONTENT_BYTES - 2);
+    relay.end();
+}
+
+#[test]
+fn a_shard_that_nobody_talks_to_turns_all_the_same() {
+    let relay = Relay::start(SendPath::Sendfile, 16);
+    let started = Instant::now();
+    // More than the news at the start can be the reason for.
+    while relay.counters.loops.value() < 5 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{} loops", relay.counters.loops.value());
+        thread::sleep(Duration::from_millis(20));
+    }
     relay.end();
 }
 

@@ -15,6 +15,7 @@ use io_uring::{cqueue, opcode};
 use millrace_engine::counters::Counters;
 use millrace_engine::event::{Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, ShardId};
+use millrace_engine::limits::IDLE_NS_MAX;
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
 use millrace_send::clock;
@@ -140,13 +141,14 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
 
     fn wait(&mut self) -> io::Result<()> {
         let deadlines = [self.shard.deadline_ns(), self.listeners.deadline_ns(), self.sender.deadline_ns()];
-        let deadline_ns = deadlines.into_iter().flatten().min();
-        let timeout = deadline_ns.map(|at| Duration::from_nanos(at.saturating_sub(self.now.monotonic_ns)));
-        if timeout == Some(Duration::ZERO) {
-            return self.ring.wait(timeout);
+        let wait_ns = |deadline_ns: u64| deadline_ns.saturating_sub(self.now.monotonic_ns);
+        let wait_ns = deadlines.into_iter().flatten().map(wait_ns).fold(IDLE_NS_MAX, u64::min);
+        let timeout = Duration::from_nanos(wait_ns);
+        if timeout.is_zero() {
+            return self.ring.wait(Some(timeout));
         }
-        let timeout = if self.mailbox.mailbox.may_sleep() { timeout } else { Some(Duration::ZERO) };
-        let waited = self.ring.wait(timeout);
+        let timeout = if self.mailbox.mailbox.may_sleep() { timeout } else { Duration::ZERO };
+        let waited = self.ring.wait(Some(timeout));
         self.mailbox.mailbox.wake();
         waited
     }

@@ -329,6 +329,18 @@ fn clients_that_leave_while_their_bytes_are_read_hold_nobody_up() {
 }
 
 #[test]
+fn a_shard_that_nobody_talks_to_turns_all_the_same() {
+    check("a_shard_that_nobody_talks_to_turns_all_the_same", 16, |relay| {
+        let started = Instant::now();
+        // More than the news at the start can be the reason for.
+        while relay.counters.loops.value() < 5 {
+            assert!(started.elapsed() < Duration::from_secs(60), "{} loops", relay.counters.loops.value());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
 fn a_drain_lets_a_running_answer_finish() {
     check("a_drain_lets_a_running_answer_finish", 16, |relay| {
         let mut client = relay.connect();

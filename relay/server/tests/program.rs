@@ -4,9 +4,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 
 /// Time that a start or an end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -190,11 +195,6 @@ fn an_occupied_port_and_an_unusable_store_are_status_1() {
 }
 
 #[test]
-fn commands_without_a_relay_say_where_they_looked() {
-    let folder = Folder::new("alone");
-    let admin = folder.path("admin.sock");
-    check(&["status", "--admin", &admin], 1, &[&admin, "serve"]);
-#[test]
 fn a_source_that_is_not_there_leaves_no_store_behind() {
     let folder = Folder::new("missing");
     let (store, missing) = (folder.path("store"), folder.path("missing.iso"));
@@ -203,6 +203,11 @@ fn a_source_that_is_not_there_leaves_no_store_behind() {
     assert!(!Path::new(&store).exists());
 }
 
+#[test]
+fn commands_without_a_relay_say_where_they_looked() {
+    let folder = Folder::new("alone");
+    let admin = folder.path("admin.sock");
+    check(&["status", "--admin", &admin], 1, &[&admin, "serve"]);
     check(&["verify", "--store", &folder.path("none")], 1, &["no store", "--store"]);
 }
 
@@ -296,6 +301,40 @@ fn ingest_has_a_ring_only_where_one_is_asked_for() {
     let (more, status) = rings(&folder, &["--ingest-io", "uring"]);
     assert_eq!(more, usual + 1);
     assert!(status.contains("written by uring"), "{status}");
+}
+
+/// `/readyz` over the admin socket.
+fn readiness(folder: &Folder) -> String {
+    let mut stream = UnixStream::connect(folder.path("admin.sock")).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_stuck_shard_makes_the_relay_unready_until_it_turns_again() {
+    let folder = Folder::new("stuck");
+    let mut relay = Relay::start(&folder, &[]);
+    assert!(readiness(&folder).starts_with("HTTP/1.1 200"));
+    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
+    let is_shard = |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).unwrap() == "shard-0\n";
+    let shard = threads.map(|thread| thread.unwrap().path()).find(is_shard).unwrap();
+    let shard = Pid::from_raw(shard.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    // One thread alone is stopped by who traces it.
+    if let Err(error) = ptrace::seize(shard, ptrace::Options::empty()) {
+        let _ =
+            writeln!(std::io::stderr(), "skipped: a stuck shard (a thread cannot be traced here: {error})");
+        return;
+    }
+    ptrace::interrupt(shard).unwrap();
+    waitpid(shard, Some(WaitPidFlag::__WALL)).unwrap();
+    relay.until("it is unready", |_| {
+        let answer = readiness(&folder);
+        answer.starts_with("HTTP/1.1 503") && answer.contains("shard 0 has not turned")
+    });
+    ptrace::detach(shard, None).unwrap();
+    relay.until("it is ready again", |_| readiness(&folder).starts_with("HTTP/1.1 200"));
 }
 
 #[test]

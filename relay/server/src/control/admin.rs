@@ -65,6 +65,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/v1/caps", get(show_caps).put(replace_caps).patch(patch_caps))
         .route("/v1/drain", post(drain))
         .route("/v1/events", get(follow))
+        .route("/readyz", get(ready))
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "There is nothing under this address."))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This address is not used that way.")
@@ -76,6 +77,14 @@ pub(super) fn router(admin: Admin) -> Router {
 
 async fn relay_status(State(admin): State<Admin>) -> Response {
     axum::Json(status::relay(&admin.questions)).into_response()
+}
+
+/// As `/readyz` on the HTTP port, which a stuck shard may not answer.
+async fn ready(State(admin): State<Admin>) -> Result<&'static str, Refusal> {
+    match admin.questions.unready() {
+        Some(why) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+        None => Ok("ready\n"),
+    }
 }
 
 async fn list(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {

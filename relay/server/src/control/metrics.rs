@@ -60,6 +60,11 @@ impl Collector for Numbers {
         connections(&mut out, &relay.counters)?;
         bytes(&mut out, &relay.counters)?;
         shards(&mut out, &relay.counters)?;
+        out.gauge(
+            "stuck_shards",
+            "Shards whose loops do not turn",
+            alone(count_of(self.0.stuck_shards().len())),
+        )?;
         ingest(&mut out, relay.ingest.metrics())?;
         self.contents(&mut out)?;
         let cap = relay.ledger.egress.rate();

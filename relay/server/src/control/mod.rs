@@ -6,6 +6,7 @@ mod caps;
 pub mod describe;
 pub mod documents;
 mod events;
+mod heartbeat;
 pub mod index;
 pub mod metrics;
 mod page;
@@ -246,9 +247,18 @@ async fn sample(questions: Arc<Questions>, events: events::Events) {
     let mut every = tokio::time::interval(SAMPLE_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ticks: u64 = 0;
+    let mut stuck = Vec::new();
     loop {
         every.tick().await;
         ticks += 1;
+        let now_stuck = questions.stuck_shards();
+        if now_stuck != stuck {
+            match now_stuck.is_empty() {
+                true => tracing::info!("every shard turns again"),
+                false => tracing::error!("{}", heartbeat::describe(&now_stuck)),
+            }
+            stuck = now_stuck;
+        }
         questions.index.sample();
         events.relay(&questions);
         if ticks.is_multiple_of(60) {

@@ -19,6 +19,7 @@ use crate::relay::Relay;
 
 use super::describe::Links;
 use super::documents::{self, document, problem_document};
+use super::heartbeat::{self, Heartbeats};
 use super::index::{Entry, Filter, Index, PAGE_ENTRIES_MAX};
 use super::page;
 use super::tracker::{Announce, Tracker};
@@ -35,6 +36,7 @@ pub struct Questions {
     pub(crate) index: Index,
     pub(crate) tracker: Tracker,
     pub(crate) links: Links,
+    heartbeats: Heartbeats,
     pulls_pending: Semaphore,
     occupied: Mutex<Option<Measured>>,
 }
@@ -50,7 +52,9 @@ struct Measured {
 impl Questions {
     pub(crate) fn new(relay: Arc<Relay>, tracker: Tracker) -> Self {
         let links = Links { base: relay.public_url.clone(), bittorrent_port: relay.bittorrent.port() };
+        let heartbeats = Heartbeats::new(&relay.counters, Instant::now());
         Questions {
+            heartbeats,
             relay,
             index: Index::default(),
             tracker,
@@ -126,10 +130,24 @@ impl Questions {
     }
 
     fn readiness(&self) -> Document {
-        if self.relay.stop.is_wished() {
-            return problem_document(503, "The relay is draining.");
+        match self.unready() {
+            Some(why) => problem_document(503, why),
+            None => document(200, "text/plain; charset=utf-8", *b"ready\n"),
         }
-        document(200, "text/plain; charset=utf-8", *b"ready\n")
+    }
+
+    /// Why nobody should be sent here, if so. The store is open as long as the relay runs.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.relay.stop.is_wished() {
+            return Some("The relay is draining.".into());
+        }
+        let stuck = self.stuck_shards();
+        (!stuck.is_empty()).then(|| heartbeat::describe(&stuck))
+    }
+
+    /// The shards whose loops do not turn, by number.
+    pub(crate) fn stuck_shards(&self) -> Vec<usize> {
+        self.heartbeats.stuck(&self.relay.counters, Instant::now())
     }
 
     /// Notes a peer and answers with others.

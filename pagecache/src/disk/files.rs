@@ -185,7 +185,8 @@ impl FileSet {
     pub(crate) fn sync(&self) -> io::Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         for open in dirty.values() {
-            self.sync_one(open)?;
+            // An error is noted, and told below as every later one.
+            let _ = self.sync_one(open);
         }
         match self.lost.get() {
             Some(why) => Err(io::Error::other(why.clone())),
@@ -194,12 +195,14 @@ impl FileSet {
     }
 
     fn sync_one(&self, open: &OpenFile) -> io::Result<()> {
-        open.file().sync_data().inspect_err(|error| self.mark_lost(error))
+        open.sync().inspect_err(|error| self.mark_lost(error))
     }
 
     /// Notes that the disk did not keep what was written.
     pub(crate) fn mark_lost(&self, error: &io::Error) {
-        let _ = self.lost.set(format!("the disk did not keep what was written: {error}"));
+        let _ = self.lost.set(format!(
+            "the disk did not keep what was written: {error}; check it, then restart the relay"
+        ));
     }
 
     /// Creates the stored files, sparse and at full length; those that exist keep what they have. Their folders are

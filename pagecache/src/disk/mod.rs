@@ -6,6 +6,8 @@
 mod description;
 mod durable;
 mod error;
+#[cfg(test)]
+mod faults;
 mod files;
 mod import;
 mod journal;

@@ -121,6 +121,16 @@ impl OpenFile {
         &self.file
     }
 
+    /// Has the disk keep what was written to it.
+    ///
+    /// # Errors
+    /// What the disk says, once: the next call knows nothing of it.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        super::faults::sync()?;
+        self.file.sync_data()
+    }
+
     /// The same file for reads past the page cache (`O_DIRECT`), which need offsets, lengths and memory aligned to the blocks of its
     /// device; opened by the first call. None where the file system refuses, or [`refuse_direct`](OpenFile::refuse_direct) was
     /// called. Such a read waits for what is still to be written of its range.

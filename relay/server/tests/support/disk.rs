@@ -1,4 +1,5 @@
-//! Small file systems of a test's own, to be filled or frozen. Making one needs root, of the machine or of a namespace.
+//! Small file systems of a test's own, to be filled, frozen or broken. Making one needs root, of the machine or of a namespace.
+#![allow(dead_code, reason = "each test program uses its own part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +40,41 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         succeeds("umount", &["--lazy", self.0.to_str().unwrap()]);
+    }
+}
+
+/// An ext4 of 256 MB on a device that breaks when told to; gone when dropped.
+pub(crate) struct BrokenDisk {
+    disk: SmallDisk,
+    image: PathBuf,
+}
+
+impl BrokenDisk {
+    /// One that works for now, below `folder`; `None` where that is not allowed.
+    pub(crate) fn new(folder: &Path) -> Option<BrokenDisk> {
+        let image = folder.join("image");
+        std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        let path = image.to_str().unwrap();
+        // A journal would be lost as well, and the whole file system with it.
+        if !succeeds("mkfs.ext4", &["-q", "-F", "-O", "^has_journal", path]) {
+            return None;
+        }
+        let disk = SmallDisk::mount(folder, &["-o", "loop,errors=continue", path])?;
+        Some(BrokenDisk { disk, image })
+    }
+
+    /// Its root folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.disk.0
+    }
+
+    /// From here on its device ends after the first MB: everything behind can be neither read nor written (EIO).
+    pub(crate) fn break_off(&self) {
+        std::fs::OpenOptions::new().write(true).open(&self.image).unwrap().set_len(1 << 20).unwrap();
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let mounted = |line: &&str| line.split(' ').nth(1) == self.disk.0.to_str();
+        let device = mounts.lines().find(mounted).unwrap().split(' ').next().unwrap();
+        assert!(succeeds("losetup", &["--set-capacity", device]));
     }
 }
 

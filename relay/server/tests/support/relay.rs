@@ -49,7 +49,8 @@ impl TestRelay {
         TestRelay::at(folder, configuration)
     }
 
-    fn at(folder: PathBuf, configuration: String) -> TestRelay {
+    /// A relay whose store, socket and files are in this folder, which is emptied at the end.
+    pub(crate) fn at(folder: PathBuf, configuration: String) -> TestRelay {
         let local = || Some("127.0.0.1:0".to_owned());
         let args = ServeArgs {
             store: Some(folder.join("store")),

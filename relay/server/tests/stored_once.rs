@@ -233,3 +233,20 @@ fn damage_stops_whoever_has_the_file() {
         }
     });
 }
+
+#[test]
+fn a_twin_that_made_room_comes_back_without_a_pull() {
+    let origin = origin();
+    let relay = TestRelay::start(&format!("capacity = {}", LENGTH * 4 / 3));
+    run(async {
+        let one = add(&relay, json!({"sources": [origin.url("/one.bin")]})).await;
+        // That it has the same bytes is known at its end, and there is room for one only.
+        let other = add(&relay, json!({"sources": [origin.url("/other.bin")]})).await;
+        let status = relay.admin("GET", &format!("/v1/contents/{one}"), None).await.1;
+        assert_eq!(status["have_bytes"], 0, "{status}");
+        check_bytes(&relay, &one, "one.bin").await;
+        check_bytes(&relay, &other, "other.bin").await;
+        wait_shared(&relay, 1).await;
+        assert_eq!(origin.sent(), 2 * LENGTH, "the second time it is another name");
+    });
+}

@@ -199,12 +199,26 @@ async fn complete(
     }
     context.change(content, State::Complete);
     tracing::info!(content = %content.id(), name = content.name(), bytes = content.length(), "complete");
-    commit(context, content).await?;
-    share(context, content).await?;
+    // From here on others may need its room.
+    unless_gone(context, content, commit(context, content).await)?;
+    unless_gone(context, content, share(context, content).await)?;
     if !wanted {
         record_digest(context, content, digesting).await?;
     }
     Ok(())
+}
+
+/// Whether the content was evicted or removed, so that nothing is left to be done about this object of it.
+fn is_gone(context: &Context, content: &Arc<Content>) -> bool {
+    context.store.get(content.id()).is_none_or(|current| !Arc::ptr_eq(&current, content))
+}
+
+/// What cannot be done to a content because it is gone is no failure of it.
+fn unless_gone(context: &Context, content: &Arc<Content>, done: Result<(), End>) -> Result<(), End> {
+    match done {
+        Err(End::Failed(_)) if is_gone(context, content) => Ok(()),
+        done => done,
+    }
 }
 
 /// Has the files stored once that another content has as well; those that were still to come are here by that.
@@ -234,10 +248,13 @@ async fn record_digest(
 ) -> Result<(), End> {
     let Some(mut digesting) = digesting else { return Ok(()) };
     let digest = (&mut digesting.0).await.map_err(std::io::Error::other).and_then(|digest| digest);
+    if is_gone(context, content) {
+        return Ok(());
+    }
     let digest = digest.map_err(|error| End::Failed(context.io_error(&error)))?;
     if content.set_sha256(digest) {
         context.put(content);
-        return save(context, content).await;
+        return unless_gone(context, content, save(context, content).await);
     }
     let wanted = content.sha256().map(|wanted| HEXLOWER.encode(wanted)).unwrap_or_default();
     let why = format!(

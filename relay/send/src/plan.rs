@@ -259,8 +259,8 @@ impl<'a> Plan<'a> {
         Some(self.files.len() - 1)
     }
 
-    /// Leaves out everything from the first byte on that is not in memory, or may not be; where that is the first byte of a file, what is
-    /// missing. Where the kernel does not tell, bytes are read each time, since a shard that waits for a disk makes all its clients wait.
+    /// Leaves out everything from the first byte on that is not in memory, or may not be. Where nothing of a file comes before it, says
+    /// what is missing. Where the kernel does not tell, bytes are read each time, since a shard that waits for a disk makes all its clients wait.
     /// Blocks that follow each other in a file, as peers ask for them, are asked about together: a probe for each block would cost more
     /// than it saves.
     pub(crate) fn cut_before_absent(&mut self, kept: &mut KeptFiles) -> Option<Gap> {
@@ -268,7 +268,8 @@ impl<'a> Plan<'a> {
         while let Some(asked) = self.neighbours(start, ABSENT_BYTES_MAX) {
             let file = &self.files[asked.file];
             if !kept.resident(file, asked.offset, asked.bytes) {
-                if asked.first == 0 {
+                // Heads alone are not worth a packet: they wait with what they belong to.
+                if start == 0 {
                     return Some(Gap { file: Arc::clone(file), offset: asked.offset, bytes: asked.bytes });
                 }
                 self.runs.truncate(asked.first);

@@ -65,7 +65,7 @@ impl Asked {
             }
         }
         if wasted {
-            self.reach_bytes = (self.reach_bytes - self.reach_bytes / 8).max(REACH_BYTES_MIN);
+            self.reach_bytes = (self.reach_bytes - self.reach_bytes / 4).max(REACH_BYTES_MIN);
         }
         // What is smaller than a grain costs next to nothing to bring in, and may not be seen here at all.
         let bring_in = asked == 0 || (again * 2 >= asked && !wasted);

@@ -72,8 +72,8 @@ impl<'a> AnnounceRequest<'a> {
                 "port" => port = Some(value.parse().map_err(|_| QueryError::Malformed("port"))?),
                 "uploaded" => uploaded = bytes(value, "uploaded")?,
                 "downloaded" => downloaded = bytes(value, "downloaded")?,
-                // Clients without metadata are known to send -1; WebTorrent 1.x, given a magnet, sends NaN.
-                "left" if !matches!(value, "-1" | "NaN") => left = bytes(value, "left")?,
+                // Clients without metadata are known to send -1; WebTorrent 1.x, given a magnet, sends nothing after the `=`.
+                "left" if !matches!(value, "-1" | "") => left = bytes(value, "left")?,
                 "event" => event = event_from(value)?,
                 // A negative number is how some clients ask for the default.
                 "numwant" => numwant = value.parse().ok(),
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_peer_without_metadata_cannot_say_what_is_left() {
-        for left in ["", "&left=-1", "&left=NaN"] {
+        for left in ["", "&left=-1", "&left="] {
             let query = format!("{LEAST}{left}");
             assert_eq!(AnnounceRequest::parse(&query).map(|announce| announce.left), Ok(u64::MAX), "{query}");
         }

@@ -1,7 +1,7 @@
 //! The 68 bytes that open a peer connection (BEP 3), and the reserved bits by which peers name what they speak.
 //!
 //! Parsing is incremental and pessimistic: the first byte that cannot belong to a handshake ends it, so that a
-//! connection that opens with message stream encryption or another protocol is refused on its first packet.
+//! connection that opens with [message stream encryption](super::mse) or another protocol is known by its first packet.
 
 /// Length of a handshake on the wire.
 pub const HANDSHAKE_BYTES: usize = 68;

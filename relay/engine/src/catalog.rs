@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace_pagecache::content::Content;
 use millrace_proto::id::{ContentId, ContentName, InfoHashV1};
+use millrace_proto::peer::mse::SkeyHash;
 
 /// Contents by id and by infohash.
 #[derive(Debug, Default)]
@@ -12,13 +13,18 @@ pub struct Catalog {
     contents: HashMap<ContentId, Arc<Content>>,
     /// What handshakes carry (see [`Content::swarm_names`]), and who has that name. Those who share one have the same bytes.
     swarms: HashMap<InfoHashV1, Vec<ContentId>>,
+    /// The keys of `swarms`, by what encrypted handshakes carry of them.
+    skeys: HashMap<SkeyHash, InfoHashV1>,
 }
 
 impl Catalog {
     /// Adds a content, or what has become of it.
     pub fn put(&mut self, content: Arc<Content>) {
         for infohash in content.swarm_names() {
-            let named = self.swarms.entry(infohash).or_default();
+            let named = self.swarms.entry(infohash).or_insert_with(|| {
+                self.skeys.insert(SkeyHash::of(&infohash.0), infohash);
+                Vec::new()
+            });
             if !named.contains(&content.id()) {
                 named.push(content.id());
             }
@@ -34,6 +40,7 @@ impl Catalog {
             named.retain(|other| *other != id);
             if named.is_empty() {
                 self.swarms.remove(&infohash);
+                self.skeys.remove(&SkeyHash::of(&infohash.0));
             }
         }
         Some(content)
@@ -62,6 +69,12 @@ impl Catalog {
     pub fn by_infohash(&self, infohash: InfoHashV1) -> Option<&Arc<Content>> {
         self.by_id(*self.swarms.get(&infohash)?.last()?)
     }
+
+    /// The infohash of a content here, from its hash in an encrypted handshake.
+    #[must_use]
+    pub fn infohash_of(&self, skey: SkeyHash) -> Option<InfoHashV1> {
+        self.skeys.get(&skey).copied()
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +102,9 @@ mod tests {
             catalog.remove(ContentId([gone; 16]));
             let found = catalog.by_infohash(infohash).map(|content| content.id().0[0]);
             assert_eq!(found, left, "after {gone} is gone");
+            let named = catalog.infohash_of(SkeyHash::of(&infohash.0));
+            assert_eq!(named, left.map(|_| infohash), "by its hash, after {gone} is gone");
         }
-        assert!(catalog.swarms.is_empty());
+        assert!(catalog.swarms.is_empty() && catalog.skeys.is_empty());
     }
 }

@@ -79,7 +79,7 @@ pub enum Reason {
     ContentLost,
     /// An answer after which the connection ends, as announced.
     EndOfAnswer,
-    /// Not a BitTorrent handshake (or an encrypted one).
+    /// Not a BitTorrent handshake, or an encrypted one of a peer that is expected to come back in plain.
     NotBitTorrent,
     /// A handshake for a torrent that is not here.
     UnknownTorrent,
@@ -89,11 +89,13 @@ pub enum Reason {
     Draining,
     /// Neither side wants anything of the other: two seeds, or the relay itself.
     NothingToDo,
+    /// A peer that takes nothing but an encrypted stream.
+    EncryptionRequired,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [(Reason, &'static str); 16] = [
+    pub const ALL: [(Reason, &'static str); 17] = [
         (Reason::PeerClosed, "peer_closed"),
         (Reason::Broken, "broken"),
         (Reason::TooManyConnections, "too_many_connections"),
@@ -110,6 +112,7 @@ impl Reason {
         (Reason::BadMessage, "bad_message"),
         (Reason::Draining, "draining"),
         (Reason::NothingToDo, "nothing_to_do"),
+        (Reason::EncryptionRequired, "encryption_required"),
     ];
 }
 
@@ -134,6 +137,8 @@ pub struct Counters {
     pub served_http_bytes: Counter,
     /// Bytes of contents sent over BitTorrent.
     pub served_bittorrent_bytes: Counter,
+    /// BitTorrent handshakes that came through message stream encryption.
+    pub encrypted_handshakes: Counter,
     /// BitTorrent blocks queued for sending.
     pub blocks: Counter,
     /// BitTorrent requests rejected.

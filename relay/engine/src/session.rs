@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millrace_pagecache::content::Content;
 use millrace_proto::http::date::HttpDate;
 use millrace_proto::id::ContentId;
+use millrace_proto::peer::mse::KeyPair;
 
 use crate::bittorrent::choker::Choker;
 use crate::bittorrent::swarm::Swarm;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) choker: Choker,
     pub(crate) identity: Identity,
     pub(crate) random: Random,
+    /// For message stream encryption, once somebody needed it.
+    pub(crate) keys: Option<KeyPair>,
     pub(crate) draining: bool,
     pub(crate) prepared: Prepared,
     /// Where heads are written before they are queued: kept, since clearing it anew would cost more than writing the head.

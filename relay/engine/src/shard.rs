@@ -128,6 +128,7 @@ impl Shard {
             swarms: std::collections::HashMap::new(),
             identity: config.identity,
             random: Random::new(config.seed),
+            keys: None,
             draining: false,
             prepared: http::Prepared::default(),
             head: Vec::new(),

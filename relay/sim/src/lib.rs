@@ -8,6 +8,7 @@
 pub mod bytes;
 mod cap;
 pub mod disk;
+pub mod encrypted;
 pub mod kernel;
 pub mod peer;
 pub mod pull;

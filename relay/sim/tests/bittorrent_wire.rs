@@ -7,9 +7,13 @@
 //! limits upload_slots=1 requests=4            (first, if at all)
 //! content length=100000 [piece=16384] [files=a:10,b:70000] [have=none|0,2]
 //! peer B                                      (goes on as another peer, who connects when first named)
-//! > handshake [fast] [extended] [v2] [infohash=v2|v1_half|unknown] | encrypted | raw 0000..ff | keep_alive | interested | request 0 0 16384 |
+//! > handshake [fast] [extended] [v2] [infohash=v2|v1_half|unknown] | raw 0000..ff | noise N | keep_alive | interested | request 0 0 16384 |
 //!   bitfield f0 | extended 0 d1:mdee | hash_request 0 0 2 1 | …             (`>*N` sends it N times)
 //! < handshake [infohash=v2|v1_half] | unchoke | piece 0 0 16384 | metadata 0 | hashes 0 0 2 1 | …             (one message; `<*N piece|reject` reads N of these kinds)
+//! > key [pad=N]                               (message stream encryption; until `< select`, `> ask` needs `< key` before it)
+//! < key
+//! > ask [pad=N] [provide=1|2|3] [infohash=v2|v1_half|unknown] [with MESSAGE]
+//! < select
 //! ignore                                      (whatever else was said)
 //! verify 3 | state paused | remove | drain | finish | advance MS            (what happens meanwhile)
 //! quiet | rejected | open | closed REASON | reset REASON                    (what must be true now)
@@ -34,6 +38,7 @@ use millrace_proto::peer::handshake::{Handshake, Reserved};
 use millrace_proto::peer::message::{Block, HashSpan, Message};
 use millrace_proto::peer::metadata::{MetadataMessage, piece_range};
 use millrace_sim::disk::Disk;
+use millrace_sim::encrypted::Encrypted;
 use millrace_sim::kernel::{Faults, Kernel};
 use millrace_sim::peer::{Reader, frame};
 use millrace_sim::pull;
@@ -51,6 +56,8 @@ const DONTHAVE_ID: u8 = 7;
 struct Peer {
     conn: Option<ConnId>,
     reader: Reader,
+    /// It opens with message stream encryption, and the relay has not selected plaintext yet.
+    encrypted: Option<Encrypted>,
     /// The relay's handshake was looked at.
     greeted: bool,
 }
@@ -112,7 +119,10 @@ impl Play {
                 "peer" => self.name = rest.into(),
                 ">" => {
                     let conn = self.conn();
-                    let bytes = self.bytes(rest).repeat(times);
+                    let bytes = match rest.split_whitespace().next() {
+                        Some("key" | "ask") => self.encrypted_bytes(rest),
+                        _ => self.bytes(rest).repeat(times),
+                    };
                     self.kernel.peer_send(conn, &bytes);
                 }
                 "<" => (0..times).for_each(|_| self.expect(number, rest, times > 1)),
@@ -121,7 +131,12 @@ impl Play {
         }
         self.settle();
         for name in self.peers.keys().cloned().collect::<Vec<_>>() {
-            let said = self.peers.get_mut(&name).unwrap().reader.next_frame();
+            let peer = self.peers.get_mut(&name).unwrap();
+            assert!(
+                peer.encrypted.as_ref().is_none_or(Encrypted::is_empty),
+                "said to {name} and not expected"
+            );
+            let said = peer.reader.next_frame();
             assert!(said.is_none(), "said to {name} and not expected: {}", self.describe(&said.unwrap()));
         }
     }
@@ -141,8 +156,9 @@ impl Play {
                 let Some(conn) = peer.conn else { continue };
                 let bytes = self.kernel.peer_read(conn, usize::MAX);
                 more |= !bytes.is_empty();
-                if !bytes.is_empty() {
-                    peer.reader.feed(&bytes);
+                match &mut peer.encrypted {
+                    Some(encrypted) => encrypted.feed(&bytes),
+                    None => peer.reader.feed(&bytes),
                 }
             }
             if !more {
@@ -163,8 +179,7 @@ impl Play {
         let raw;
         let message = match words[0] {
             "handshake" => return self.handshake(&words[1..]),
-            // Message stream encryption begins with a Diffie-Hellman key, which looks like noise.
-            "encrypted" => return millrace_sim::bytes::read(99, 0, 96),
+            "noise" => return millrace_sim::bytes::read(99, 0, number(1) as usize),
             "raw" => return hex(words[1]),
             "huge" => {
                 // An extension dictionary of so many bytes, announced and begun.
@@ -198,6 +213,27 @@ impl Play {
             other => panic!("no such message {other}"),
         };
         frame(&message)
+    }
+
+    /// A step of message stream encryption.
+    fn encrypted_bytes(&mut self, line: &str) -> Vec<u8> {
+        let (line, first) = line.split_once(" with ").unwrap_or((line, ""));
+        let first = if first.is_empty() { Vec::new() } else { self.bytes(first) };
+        let (mut pad, mut provide, mut infohash) = (0, 3, self.infohash(""));
+        for option in line.split_whitespace().skip(1) {
+            match option.split_once('=').unwrap() {
+                ("pad", bytes) => pad = bytes.parse().unwrap(),
+                ("provide", bits) => provide = bits.parse().unwrap(),
+                ("infohash", "unknown") => infohash = [0x11; 20],
+                ("infohash", _) => infohash = self.infohash(option),
+                other => panic!("no such option {other:?}"),
+            }
+        }
+        let encrypted = &mut self.peers.get_mut(&self.name).unwrap().encrypted;
+        if line.starts_with("key") {
+            return encrypted.insert(Encrypted::default()).key(pad);
+        }
+        encrypted.as_mut().unwrap().ask(infohash, provide, pad, &first)
     }
 
     fn handshake(&self, options: &[&str]) -> Vec<u8> {
@@ -258,6 +294,18 @@ impl Play {
             return;
         }
         let peer = self.peers.get_mut(&self.name).unwrap();
+        if let Some(encrypted) = &mut peer.encrypted {
+            match expected {
+                "key" => assert!(encrypted.take_key(), "line {number}: no key"),
+                "select" => {
+                    let stream = encrypted.stream().unwrap_or_else(|| panic!("line {number}: no selection"));
+                    peer.encrypted = None;
+                    peer.reader.feed(&stream);
+                }
+                other => panic!("line {number}: {other} is not told from what is encrypted"),
+            }
+            return;
+        }
         let Some(said) = peer.reader.next_frame() else { panic!("line {number}: nothing is said") };
         let said = self.describe(&said);
         match expected.split_once(" with ") {

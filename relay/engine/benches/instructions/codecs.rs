@@ -12,6 +12,7 @@ use millrace_proto::metainfo::Metainfo;
 use millrace_proto::peer::frame::{Frame, FrameLimits, next_frame};
 use millrace_proto::peer::handshake::{Handshake, Progress, Reserved};
 use millrace_proto::peer::message::{Block, Message};
+use millrace_proto::peer::mse::{self, Initiator, KeyPair, Responder};
 
 use crate::{Case, torrents};
 
@@ -59,6 +60,15 @@ pub(crate) const CASES: &[Case] = &[
         let sent = Handshake { reserved, infohash: [1; 20], peer_id: [2; 20] };
         let bytes = sent.encode();
         Box::new(move || assert_eq!(Handshake::parse(black_box(&bytes)), Progress::Whole(sent)))
+    }),
+    case("peer/encrypted", "take a handshake behind message stream encryption", 20, || {
+        let (keys, initiator) = (KeyPair::new([7; 20]), Initiator::new([9; 20], [1; 20]));
+        let said = [initiator.open(&[0; 256]), initiator.ask(keys.public(), &[], &[2; 68])].concat();
+        Box::new(move || {
+            let (mut responder, mut answer) = (Responder::default(), Vec::with_capacity(256));
+            let taken = responder.handle(black_box(&said), &keys, |_| Some([1; 20]), &mut answer);
+            assert_eq!(taken, Ok(mse::Progress::Plain(vec![2; 68])));
+        })
     }),
     case("peer/request", "read a `request`", 2_000, || {
         frame(&Message::Request(Block { index: 7, begin: 16_384, length: 16_384 }))

@@ -18,6 +18,17 @@ pub(super) struct Handshaking {
     content: Option<Arc<Content>>,
 }
 
+/// What has come of a handshake so far.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Some of it is still to come.
+    More,
+    /// Both sides have made it.
+    Opened(Opened),
+    /// It is none.
+    Foreign,
+}
+
 /// A handshake that both sides have made.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -30,8 +41,13 @@ impl Handshaking {
         Handshaking { received: [0; HANDSHAKE_BYTES], count: 0, content: None }
     }
 
-    /// Takes the next bytes of the handshake off the front of `data`. `None` while some are still to come.
-    pub(super) fn handle(&mut self, cx: &mut Context<'_>, data: &mut &[u8]) -> Result<Option<Opened>, End> {
+    /// What has arrived.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received[..self.count]
+    }
+
+    /// Takes the next bytes of the handshake off the front of `data`.
+    pub(super) fn handle(&mut self, cx: &mut Context<'_>, data: &mut &[u8]) -> Result<Heard, End> {
         let (now, later) = data.split_at(data.len().min(HANDSHAKE_BYTES - self.count));
         self.received[self.count..self.count + now.len()].copy_from_slice(now);
         self.count += now.len();
@@ -40,7 +56,7 @@ impl Handshaking {
         let received = &self.received[..self.count];
         let progress = Handshake::parse(received);
         if progress == Progress::NotBitTorrent {
-            return Err(End::Now(Reason::NotBitTorrent));
+            return Ok(Heard::Foreign);
         }
         if self.content.is_none()
             && let Some(opening) = Opening::parse(received)
@@ -48,12 +64,12 @@ impl Handshaking {
             // BEP 3: answered before the peer id came, for which some wait.
             self.content = Some(answer(cx, &opening)?);
         }
-        let Progress::Whole(handshake) = progress else { return Ok(None) };
+        let Progress::Whole(handshake) = progress else { return Ok(Heard::More) };
         if handshake.peer_id == cx.shared.identity.peer_id {
             // Our own address, learned from a tracker.
             return Err(End::Now(Reason::NothingToDo));
         }
-        Ok(self.content.take().map(|content| Opened { content, handshake }))
+        Ok(self.content.take().map_or(Heard::More, |content| Heard::Opened(Opened { content, handshake })))
     }
 }
 

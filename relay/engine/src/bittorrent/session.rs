@@ -1,11 +1,12 @@
-//! One BitTorrent connection, from its first byte to its end: a handshake, then a peer.
+//! One BitTorrent connection, from its first byte to its end: a handshake, which may be wrapped in another, then a peer.
 
 use std::sync::Arc;
 
 use millrace_pagecache::layout::PieceIndex;
 
 use super::choker::Verdict;
-use super::handshake::Handshaking;
+use super::encryption::Encryption;
+use super::handshake::{Handshaking, Heard};
 use super::inbox::{Inbox, Next};
 use super::peer::Peer;
 use crate::counters::Reason;
@@ -17,8 +18,22 @@ use crate::shard::{Deadline, after};
 
 #[derive(Debug)]
 enum State {
-    Handshaking { opening: Handshaking, by: Deadline },
-    Open { inbox: Inbox, peer: Box<Peer>, receiving: bool, idle: Deadline },
+    /// `plain` is false behind an encrypted handshake, inside of which there is no other.
+    Handshaking {
+        opening: Handshaking,
+        plain: bool,
+        by: Deadline,
+    },
+    Encrypted {
+        encryption: Encryption,
+        by: Deadline,
+    },
+    Open {
+        inbox: Inbox,
+        peer: Box<Peer>,
+        receiving: bool,
+        idle: Deadline,
+    },
 }
 
 /// See the module.
@@ -28,14 +43,14 @@ pub(crate) struct Session(State);
 impl Session {
     pub(crate) fn new(now: Now, limits: &Limits) -> Self {
         let by = after(now, limits.handshake_timeout, Reason::SlowHead);
-        Session(State::Handshaking { opening: Handshaking::new(), by })
+        Session(State::Handshaking { opening: Handshaking::new(), plain: true, by })
     }
 
     /// When this connection has waited too long, and for what. Of a peer that is not read from nothing is expected; whether it
     /// reads is the shard's to see.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         match &self.0 {
-            State::Handshaking { by, .. } => Some(*by),
+            State::Handshaking { by, .. } | State::Encrypted { by, .. } => Some(*by),
             State::Open { receiving, idle, .. } => receiving.then_some(*idle),
         }
     }
@@ -45,8 +60,23 @@ impl Session {
         if data.is_empty() {
             return Err(End::Now(Reason::PeerClosed));
         }
-        if let State::Handshaking { opening, .. } = &mut self.0 {
-            let Some(opened) = opening.handle(cx, &mut data)? else { return Ok(()) };
+        if let State::Encrypted { .. } = &self.0 {
+            return self.handle_encrypted(cx, data);
+        }
+        if let State::Handshaking { opening, plain, by } = &mut self.0 {
+            let opened = match opening.handle(cx, &mut data)? {
+                Heard::Opened(opened) => opened,
+                Heard::More => return Ok(()),
+                Heard::Foreign if *plain => {
+                    let said = [opening.received(), data].concat();
+                    self.0 = State::Encrypted { encryption: Encryption::begin(cx)?, by: *by };
+                    return self.handle_encrypted(cx, &said);
+                }
+                Heard::Foreign => return Err(End::Now(Reason::NotBitTorrent)),
+            };
+            if *plain {
+                cx.shared.ledger.refused.forget(cx.peer.ip());
+            }
             self.0 = State::Open {
                 inbox: Inbox::default(),
                 peer: Box::new(Peer::join(cx, opened)),
@@ -69,6 +99,13 @@ impl Session {
             cx.ops.push(Op::PauseReceive { conn: cx.conn });
         }
         self.refill(cx)
+    }
+
+    fn handle_encrypted(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Step {
+        let State::Encrypted { encryption, by } = &mut self.0 else { return Ok(()) };
+        let Some(stream) = encryption.handle(cx, data)? else { return Ok(()) };
+        self.0 = State::Handshaking { opening: Handshaking::new(), plain: false, by: *by };
+        if stream.is_empty() { Ok(()) } else { self.handle_received(cx, &stream) }
     }
 
     /// Queues the next batch when everything went out.
@@ -117,7 +154,7 @@ impl Session {
     /// Says that no more requests are taken, and ends when what is queued went out.
     fn end(&mut self, cx: &mut Context<'_>, reason: Reason) -> Step {
         match &mut self.0 {
-            State::Handshaking { .. } => Err(End::Now(reason)),
+            State::Handshaking { .. } | State::Encrypted { .. } => Err(End::Now(reason)),
             State::Open { peer, .. } => {
                 peer.handle_end(cx);
                 Err(End::AfterOutput(reason))

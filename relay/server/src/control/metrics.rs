@@ -171,6 +171,11 @@ fn connections(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result 
         classes.iter().map(|(labels, count)| (&labels[..], *count)),
     )?;
     out.counter(
+        "encrypted_handshakes",
+        "BitTorrent handshakes that came through message stream encryption",
+        alone(sum(counters, |c| c.encrypted_handshakes.value())),
+    )?;
+    out.counter(
         "blocks",
         "BitTorrent blocks queued for sending",
         alone(sum(counters, |c| c.blocks.value())),

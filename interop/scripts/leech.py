@@ -19,12 +19,15 @@ def arguments():
     parser.add_argument("--peer", action="append", default=[], metavar="HOST:PORT", help="connect to this peer")
     parser.add_argument("--pieces", help="only these pieces, such as 0,4095,4096")
     parser.add_argument("--protocol", choices=["v1", "v2"], help="of a hybrid torrent, ask for this swarm only")
+    parser.add_argument("--encrypted", action="store_true", help="connect by message stream encryption only, be the stream plain or not")
     parser.add_argument("--timeout", type=float, default=110, help="seconds until it gives up")
     return parser.parse_args()
 
 
-def session():
+def session(options):
+    policy = lt.enc_policy.pe_forced if options.encrypted else lt.enc_policy.pe_enabled
     return lt.session({
+        "out_enc_policy": int(policy),
         "listen_interfaces": "0.0.0.0:0",
         "enable_dht": False,
         "enable_lsd": False,
@@ -82,7 +85,7 @@ def have(handle, wanted):
 
 def main():
     options = arguments()
-    ses = session()
+    ses = session(options)
     handle = ses.add_torrent(job(options))
     wanted = None
     if options.pieces:

@@ -80,6 +80,22 @@ fn a_v1_torrent_whose_pieces_span_files() {
     check(&relay, &scratch, &tree, &content, &Client::ALL);
 }
 
+/// Transmission and qBittorrent, which can do without, are in every other test.
+#[test]
+fn a_peer_that_insists_on_encryption_gets_a_plain_stream_behind_it() {
+    if !libtorrent::is_installed() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let relay = Relay::start_for_peers(&scratch, &[]);
+    let tree = awkward_tree(16 << 10);
+    let (_origin, content) = pulled(&relay, &scratch, &tree, tree.hybrid());
+    let torrent = scratch.file("torrent", &relay.torrent_for(Client::Libtorrent, &content.id, false));
+    let leecher = libtorrent::start(&Job::Torrent(torrent), &scratch.folder("encrypted"), &["--encrypted"]);
+    tree.check(&leecher.finish());
+    assert_eq!(relay.served(&content.id).http, 0, "BitTorrent carried every byte");
+}
+
 #[test]
 fn an_imported_folder_becomes_a_torrent() {
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! Transmission, the daemon, asked by its own remote control.
+//! Transmission, the daemon, asked by its own remote control. As it comes it prefers encryption, of which it then offers RC4 alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +33,7 @@ pub fn start(job: &Job, folder: &Path) -> Leecher {
     let control = free_address();
     let settings = serde_json::json!({
         "dht-enabled": false, "lpd-enabled": false, "pex-enabled": false, "utp-enabled": false,
-        "port-forwarding-enabled": false, "peer-port": free_address().port(), "encryption": 0,
+        "port-forwarding-enabled": false, "peer-port": free_address().port(), "encryption": 1,
         "rpc-bind-address": "127.0.0.1", "rpc-port": control.port(), "rpc-authentication-required": false,
         "rpc-whitelist-enabled": false, "rpc-host-whitelist-enabled": false,
         "download-dir": folder, "incomplete-dir-enabled": false, "preallocation": 0,

@@ -55,8 +55,9 @@ def job(options):
     return parameters
 
 
-# What libtorrent 2.0 says of about one magnet link in twenty-five to a hybrid with web seeds, a few at a time: pieces that arrive from the web
-# seed while the v2 hashes are on their way are taken for contradicting them. Not seen without web seeds, with a .torrent, or in 2.1.
+# What libtorrent 2.0 says of a few magnet links in a hundred to a hybrid, with any seed: v2 hashes came while a piece that is right by its v1 hash
+# waited to be written, and it takes such a piece for missing (`torrent::add_hashes`). It leaves all its peers, and asks them again a minute later.
+# Not with a .torrent, which has the hashes; 2.1 goes on without v1.
 CONTRADICTION = "v1 and v2 hashes do not describe the same data"
 
 

@@ -11,7 +11,7 @@ pub mod wget;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::PATIENCE;
 use crate::process::Process;
@@ -103,22 +103,11 @@ impl Client {
 
     /// Downloads into a new folder of its own in `scratch`, which it returns.
     ///
-    /// qBittorrent 4.5.2 (libtorrent 2.0.8) is started anew, up to twice and with a line that says so, when it is not done in a minute: now
-    /// and then it loses its peers, and asks for new ones only minutes later. Why it does is not known.
-    ///
     /// # Panics
     /// If it cannot be started, does not take the job, fails, or does not finish; its own output is shown.
     #[track_caller]
     #[must_use]
     pub fn download(self, job: &Job, scratch: &Scratch) -> PathBuf {
-        if self == Client::Qbittorrent {
-            for _ in 0..2 {
-                if let Some(folder) = self.start(job, scratch).finish_within(Duration::from_secs(60)) {
-                    return folder;
-                }
-                say("qBittorrent is not done after a minute: started anew");
-            }
-        }
         self.start(job, scratch).finish()
     }
 
@@ -167,21 +156,6 @@ impl Leecher {
             }),
         }
         self.folder.clone()
-    }
-}
-
-impl Leecher {
-    /// As [`finish`](Self::finish), for a client that does not end by itself; `None` when it is not done in time.
-    fn finish_within(mut self, patience: Duration) -> Option<PathBuf> {
-        let done = self.done.as_mut()?;
-        let start = Instant::now();
-        while !done() {
-            if start.elapsed() > patience {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(self.folder.clone())
     }
 }
 

@@ -237,6 +237,7 @@ impl Pull {
         let balance = self.balance.borrow();
         size::Known {
             speed: line.speed(),
+            under_way: self.in_flight.get(),
             rate: balance.rate(),
             answers_in_ms: balance.origins()[origin].answers_in_ms.unwrap_or(0),
             unasked_bytes: self.planner.borrow().unasked_bytes(),

@@ -3,8 +3,11 @@
 
 use crate::ingest::planner::RANGE_BYTES_MAX;
 
-/// Asked for on a connection that has brought nothing yet: TCP has to find out how fast it is.
+/// Asked for on a connection that has brought nothing yet: TCP has to find out how fast it is. Connections that begin together get more
+/// by a step each: they share the way, and with equal ranges all of them would end at once, and wait at once for their next answers.
 const FIRST_BYTES: u64 = 1 << 20;
+const FIRST_STEP_BYTES: u64 = 256 << 10;
+const FIRST_STEPS: u64 = 8;
 
 /// Less is not worth a request.
 const LEAST_BYTES: u64 = 256 << 10;
@@ -20,6 +23,8 @@ const LEAST_MS: u64 = 100;
 pub(super) struct Known {
     /// Bytes a second of the connection, where it has brought any.
     pub speed: Option<u64>,
+    /// Requests of the pull that are under way.
+    pub under_way: usize,
     /// Bytes a second of all connections of the pull; 0 is unknown.
     pub rate: u64,
     /// Time from a request to the head of its answer, in milliseconds.
@@ -30,7 +35,10 @@ pub(super) struct Known {
 
 /// Bytes to ask for, from [`LEAST_BYTES`] to [`RANGE_BYTES_MAX`].
 pub(super) fn range_bytes(known: Known) -> u64 {
-    let Some(speed) = known.speed else { return FIRST_BYTES };
+    let Some(speed) = known.speed else {
+        let step = u64::try_from(known.under_way).unwrap_or(0) % FIRST_STEPS;
+        return FIRST_BYTES + step * FIRST_STEP_BYTES;
+    };
     // While an answer is waited for, nothing comes: a range has to be worth that.
     let usual_ms = RANGE_MS.max(known.answers_in_ms.saturating_mul(4));
     let rest_ms = match known.rate {
@@ -51,7 +59,18 @@ mod tests {
 
     #[track_caller]
     fn check(speed: Option<u64>, rate: u64, answers_in_ms: u64, unasked_bytes: u64, expected: u64) {
-        assert_eq!(range_bytes(Known { speed, rate, answers_in_ms, unasked_bytes }), expected);
+        let known = Known { speed, under_way: 0, rate, answers_in_ms, unasked_bytes };
+        assert_eq!(range_bytes(known), expected);
+    }
+
+    #[test]
+    fn connections_that_begin_together_do_not_end_together() {
+        let first = |under_way| {
+            range_bytes(Known { speed: None, under_way, rate: 0, answers_in_ms: 200, unasked_bytes: 1 << 40 })
+        };
+        let sizes: Vec<u64> = (0..8).map(first).collect();
+        assert!(sizes.is_sorted_by(|a, b| a < b) && sizes[0] == MIB && sizes[7] < 3 * MIB, "{sizes:?}");
+        assert_eq!(first(8), MIB);
     }
 
     #[test]

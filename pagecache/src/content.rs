@@ -93,7 +93,7 @@ impl Known {
 
 /// Where the bytes are.
 pub(crate) enum Data {
-    Files(FileSet),
+    Files(Box<FileSet>),
     Function(Box<BytesAt>),
 }
 

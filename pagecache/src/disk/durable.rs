@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Writes `name` in `folder` anew: beside it, synced, renamed over it, and the folder synced. What was there before
 /// stays as `<name>.previous`, for the case that the disk loses the new one.
 pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let (path, new) = (folder.join(name), folder.join(format!(".{name}.new")));
+    let (path, new) = (folder.join(name), unfinished(folder, name));
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -25,6 +25,11 @@ pub(super) fn replace_for_good(folder: &Path, name: &str, bytes: &[u8]) -> io::R
     replace(folder, name, bytes)?;
     remove(&previous(folder, name))?;
     sync_folder(folder)
+}
+
+/// Where [`replace`] writes before it renames.
+pub(super) fn unfinished(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!(".{name}.new"))
 }
 
 /// Where [`replace`] keeps the one before.

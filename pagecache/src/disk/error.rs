@@ -45,6 +45,9 @@ pub enum StoreError {
     /// Names or lengths of which no torrent can be made.
     #[error(transparent)]
     Metainfo(#[from] MetainfoError),
+    /// The disk did not keep a content that was being added; what it said then.
+    #[error("{0}")]
+    Lost(String),
     /// No such content, or an older object of it.
     #[error("content {0} is not in the store")]
     Absent(ContentId),

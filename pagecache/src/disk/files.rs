@@ -1,7 +1,7 @@
 //! The data files of one content: created sparse, opened on demand, synced before anything vouches for them.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapWeak};
 
+use super::creation::Creation;
 use super::durable;
 use super::journal::Journal;
 use super::open_file::{Access, OpenFile, Stamp};
@@ -25,8 +26,8 @@ const GROWING_MAP_BYTES: u64 = 1 << 30;
 pub(crate) struct FileSet {
     place: Place,
     pub(crate) journal: Journal,
-    /// Held while a state is written, so that states follow each other.
-    pub(super) committing: Mutex<()>,
+    /// Locked while anything is written about the content: see [`FileSet::writing`].
+    pub(super) creation: Mutex<Creation>,
     growing: bool,
     open: Box<[ArcSwapWeak<OpenFile>]>,
     /// Whether the files were unlinked: their paths may lead to others' by now. Held while a path is followed, and shared by all
@@ -50,13 +51,13 @@ pub(in crate::disk) enum Place {
 }
 
 impl FileSet {
-    /// The files of the content in `folder`.
+    /// The files of the content in `folder`, which outlives a power cut.
     pub(super) fn new(folder: &Path, place: Place, layout: &Layout, growing: bool) -> FileSet {
         let open = layout.files().iter().map(|_| ArcSwapWeak::from(Weak::new())).collect();
         FileSet {
             place,
             journal: Journal::at(folder.join("arrived")),
-            committing: Mutex::default(),
+            creation: Mutex::default(),
             growing,
             open,
             unlinked: Arc::default(),
@@ -205,12 +206,37 @@ impl FileSet {
         ));
     }
 
-    /// Creates the stored files, sparse and at full length; those that exist keep what they have. Their folders are
-    /// synced, so that a state that vouches for bytes never outlives the name of their file.
+    /// Creates the stored files, sparse and at full length; those that exist keep what they have. Nothing is synced.
     pub(super) fn create(&self, layout: &Layout) -> io::Result<()> {
         let Place::Stored(folder) = &self.place else { return Ok(()) };
-        let mut folders = std::collections::BTreeSet::from([folder.clone()]);
-        fs::create_dir_all(folder)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+        let mut stored = layout.files().iter().filter(|span| !span.padding).peekable();
+        if stored.peek().is_none() {
+            fs::create_dir_all(folder)?;
+        }
+        for span in stored {
+            let path = path_below(folder, span)?;
+            // Mostly the folder is there, of the file before or of one made in advance.
+            let file = options.open(&path).or_else(|error| match (error.kind(), path.parent()) {
+                (io::ErrorKind::NotFound, Some(parent)) => {
+                    fs::create_dir_all(parent)?;
+                    options.open(&path)
+                }
+                _ => Err(error),
+            })?;
+            // Up, never down: what is there may be in flight.
+            if !self.growing && file.metadata()?.size() < span.length {
+                file.set_len(span.length)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs the folders of the stored files, so that a state that vouches for bytes never outlives the name of their file.
+    pub(super) fn sync_folders(&self, layout: &Layout) -> io::Result<()> {
+        let Place::Stored(folder) = &self.place else { return Ok(()) };
+        let mut folders = BTreeSet::from([folder.clone()]);
         for span in layout.files().iter().filter(|span| !span.padding) {
             let path = path_below(folder, span)?;
             let mut above = path.parent();
@@ -220,18 +246,8 @@ impl FileSet {
                 }
                 above = parent.parent();
             }
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false);
-            let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
-            // Up, never down: what is there may be in flight.
-            if !self.growing && file.metadata()?.size() < span.length {
-                file.set_len(span.length)?;
-            }
         }
-        folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+        folders.iter().try_for_each(|folder| durable::sync_folder(folder))
     }
 
     /// Looks at what the files occupy. Returns those that are missing, shorter than they should be, or (in place) changed.
@@ -344,11 +360,15 @@ fn id(metadata: &Metadata) -> FileId {
     (metadata.dev(), metadata.ino())
 }
 
+/// Whether it can be the name of one file.
+pub(super) fn is_name(name: &str) -> bool {
+    !(name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']))
+}
+
 /// The path of a file below a folder. The names come from a torrent that was checked; they are checked again here,
 /// where they become paths.
 fn path_below(folder: &Path, span: &FileSpan) -> io::Result<PathBuf> {
-    let bad = |name: &String| name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
-    if span.path.is_empty() || span.path.iter().any(bad) {
+    if span.path.is_empty() || !span.path.iter().all(|name| is_name(name)) {
         let text = format!("{:?} is no path inside a content", span.path);
         return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
     }

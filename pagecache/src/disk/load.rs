@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::Metainfo;
 
+use super::creation::{self, DESCRIPTION, METAINFO};
 use super::description::{DescribedShape, Description};
 use super::durable::{self, Unreadable};
 use super::error::StoreError;
@@ -15,20 +16,46 @@ use super::files::{FileSet, Place};
 use super::room::EVICTED_NAME;
 use super::share::SPARE_NAME;
 use super::state_file::Saved;
+use super::store::Problem;
 use crate::content::{Content, Data, State};
 use crate::hashes::Verdict;
 use crate::layout::{FileIndex, Layout, PieceIndex};
 use crate::new_content::{NewContent, Shape};
 use crate::occupied::SharedFile;
 
+/// What became of a folder.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    /// It is as it should be.
+    Whole(Arc<Content>),
+    /// Its creation was interrupted, and is finished now.
+    Finished(Arc<Content>),
+    /// Its creation was interrupted before it was known what it is to be.
+    Removed,
+}
+
 /// Reads the content in `folder`.
 ///
 /// # Errors
 /// [`StoreError::Version`] for files of a later program; anything else concerns this content alone.
-pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreError> {
-    let json = folder.join("content.json");
-    let described = durable::read_either(folder, "content.json", Description::decode)
-        .map_err(StoreError::unreadable(&json))?;
+pub(super) fn load(folder: &Path, id: ContentId) -> Result<Loaded, StoreError> {
+    let error = |error| StoreError::unreadable(&folder.join(DESCRIPTION))(error);
+    match durable::read_either(folder, DESCRIPTION, Description::decode) {
+        Ok(described) => load_described(folder, id, described).map(Loaded::Whole),
+        Err(Unreadable::Torn(_)) if creation::is_interrupted(folder).map_err(StoreError::at(folder))? => {
+            let Some(described) = creation::interrupted_description(folder).map_err(error)? else {
+                durable::remove_folder(folder).map_err(StoreError::at(folder))?;
+                return Ok(Loaded::Removed);
+            };
+            let content = load_described(folder, id, described)?;
+            creation::finish_interrupted(folder, &content)?;
+            Ok(Loaded::Finished(content))
+        }
+        Err(torn) => Err(error(torn)),
+    }
+}
+
+fn load_described(folder: &Path, id: ContentId, described: Description) -> Result<Arc<Content>, StoreError> {
     let (shape, layout, place) = shape(folder, &described.name, described.shape.clone())?;
     let growing = matches!(shape, Shape::Growing);
     let files = FileSet::new(folder, place, &layout, growing);
@@ -42,10 +69,11 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Arc<Content>, StoreEr
     left.map_err(StoreError::at(folder))?;
     let short = files.measure(&layout);
     if growing {
-        files.create(&layout).map_err(StoreError::at(folder))?;
+        let created = files.create(&layout).and_then(|()| files.sync_folders(&layout));
+        created.map_err(StoreError::at(folder))?;
     }
     let (used, damage) = (described.used, described.damage.clone());
-    let content = Content::assemble(new_content(id, described, shape), layout, Data::Files(files));
+    let content = Content::assemble(new_content(id, described, shape), layout, Data::Files(Box::new(files)));
     let counters = content.counters();
     counters.served_http.store(used.served_http, Relaxed);
     counters.served_bittorrent.store(used.served_bittorrent, Relaxed);
@@ -143,6 +171,7 @@ fn begin_anew(
     }
     files.unlink_shared(content.layout(), lost)?;
     files.create(content.layout())?;
+    files.sync_folders(content.layout())?;
     files.measure(content.layout());
     Ok(())
 }
@@ -174,7 +203,7 @@ fn rehash(folder: &Path, content: &Content, lost: impl Fn(PieceIndex) -> bool) -
 }
 
 fn shape(folder: &Path, name: &str, described: DescribedShape) -> Result<(Shape, Layout, Place), StoreError> {
-    let json = folder.join("content.json");
+    let json = folder.join(DESCRIPTION);
     let stored = Place::Stored(folder.join("data"));
     Ok(match described {
         DescribedShape::Metainfo => {
@@ -218,13 +247,16 @@ fn new_content(id: ContentId, described: Description, shape: Shape) -> NewConten
 }
 
 fn read_metainfo(folder: &Path) -> Result<Metainfo, StoreError> {
-    let path = folder.join("metainfo.torrent");
+    let path = folder.join(METAINFO);
     let bytes = fs::read(&path).map_err(StoreError::at(&path))?;
     Metainfo::parse(&bytes).map_err(|error| StoreError::Damaged { path, why: error.to_string() })
 }
 
-/// The folders of contents below `contents`, after removing what an interrupted addition or removal left.
-pub(super) fn folders(contents: &Path) -> Result<Vec<(PathBuf, ContentId)>, StoreError> {
+/// The folders of contents below `contents`, after removing what an interrupted removal left, or an addition by an earlier program.
+pub(super) fn folders(
+    contents: &Path,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<(PathBuf, ContentId)>, StoreError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(contents).map_err(StoreError::at(contents))? {
         let path = entry.map_err(StoreError::at(contents))?.path();
@@ -232,7 +264,8 @@ pub(super) fn folders(contents: &Path) -> Result<Vec<(PathBuf, ContentId)>, Stor
         if let Ok(id) = name.parse() {
             found.push((path, id));
         } else if name.starts_with(".new-") || name.starts_with(".removed-") {
-            fs::remove_dir_all(&path).map_err(StoreError::at(&path))?;
+            let removed = fs::remove_dir_all(&path).map_err(StoreError::at(&path));
+            problems.extend(removed.err().map(|error| Problem { folder: path, error }));
         }
     }
     Ok(found)

@@ -3,6 +3,7 @@
 //! `<store>/lock`, `version` and `contents/<id>/` with `data/` (laid out as the torrent lays it out), `state`, `arrived`,
 //! `content.json` and `metainfo.torrent`.
 
+mod creation;
 mod description;
 mod durable;
 mod error;
@@ -18,6 +19,7 @@ mod open_file;
 pub mod residency;
 mod room;
 mod share;
+mod spare;
 mod state_file;
 mod store;
 mod verify;
@@ -27,5 +29,5 @@ pub(crate) use files::FileSet;
 pub use import::Imported;
 pub use mapping::Mapped;
 pub use open_file::{OpenFile, Stamp};
-pub use store::{Options, Problem, Store};
+pub use store::{Interrupted, Options, Problem, Store};
 pub use verify::{Report, verify};

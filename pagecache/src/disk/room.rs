@@ -1,18 +1,19 @@
 //! Making room, and giving a content a new shape: eviction and settling.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use bitvec::prelude::BitVec;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::choose_piece_bytes;
 
+use super::creation::write_description;
 use super::durable;
 use super::error::StoreError;
 use super::files::{FileSet, Place};
 use super::state_file::Saved;
-use super::store::{Options, Store, write_description};
+use super::store::{Options, Store};
 use crate::content::{Content, Data, State};
 use crate::eviction::{Budget, Candidate, Shortage, choose};
 use crate::layout::Layout;
@@ -52,6 +53,12 @@ impl Store {
         Ok(chosen)
     }
 
+    /// Whether there is a most that contents may occupy, so that all of them are looked at before anything is said to fit.
+    #[must_use]
+    pub fn has_capacity(&self) -> bool {
+        self.options.capacity.is_some()
+    }
+
     /// Whether `bytes` more fit.
     ///
     /// # Errors
@@ -87,7 +94,6 @@ impl Store {
         let _changing = self.changing();
         let old = self.get(id).ok_or(StoreError::Absent(id))?;
         let folder = self.folder(id);
-        let Data::Files(files) = &old.data else { return Err(StoreError::Absent(id)) };
         if old.is_imported() || old.is_growing() {
             return Err(StoreError::Refused {
                 path: folder,
@@ -101,9 +107,10 @@ impl Store {
         let layout = old.layout().clone();
         let place = Place::Stored(folder.join("data"));
         let fresh_files = FileSet::new(&folder, place, &layout, false);
-        let fresh = Arc::new(Content::assemble(again(&old, shape), layout, Data::Files(fresh_files)));
+        let fresh =
+            Arc::new(Content::assemble(again(&old, shape), layout, Data::Files(Box::new(fresh_files))));
         {
-            let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
+            let (files, _writing) = self.lock_durable(&old)?;
             // First nothing vouches for the bytes any more, then they go: a crash in between loses nothing but them.
             let error = StoreError::at;
             write_empty_state(&folder, &old, old.layout()).map_err(error(&folder))?;
@@ -112,7 +119,8 @@ impl Store {
             files.mark_unlinked();
             fs::remove_dir_all(&gone).map_err(error(&gone))?;
             if let Data::Files(files) = &fresh.data {
-                files.create(fresh.layout()).map_err(error(&folder))?;
+                let created = files.create(fresh.layout()).and_then(|()| files.sync_folders(fresh.layout()));
+                created.map_err(error(&folder))?;
             }
             write_description(&folder, &fresh)?;
             self.enter(&fresh);
@@ -128,9 +136,7 @@ impl Store {
     /// [`StoreError::Absent`], lengths out of bounds, or what the disk says.
     pub fn settle(&self, growing: &Content, length: u64) -> Result<Arc<Content>, StoreError> {
         let _changing = self.changing();
-        self.check_current(growing)?;
         let folder = self.folder(growing.id());
-        let Data::Files(files) = &growing.data else { return Err(StoreError::Absent(growing.id())) };
         if !growing.is_growing() || growing.visible_bytes() < length {
             return Err(StoreError::Refused {
                 path: folder,
@@ -138,11 +144,12 @@ impl Store {
             });
         }
         let layout = Layout::single(growing.name(), length, choose_piece_bytes(length))?;
-        let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (files, _writing) = self.lock_durable(growing)?;
         files.sync().map_err(StoreError::at(&folder))?;
         let fresh_files = files.settled(&folder, &layout);
         let shape = Shape::Layout(layout.clone());
-        let fresh = Arc::new(Content::assemble(again(growing, shape), layout, Data::Files(fresh_files)));
+        let fresh =
+            Arc::new(Content::assemble(again(growing, shape), layout, Data::Files(Box::new(fresh_files))));
         fresh.reveal(0..length);
         fresh.set_state(growing.state());
         write_empty_state(&folder, growing, fresh.layout()).map_err(StoreError::at(&folder))?;

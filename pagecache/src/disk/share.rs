@@ -13,7 +13,7 @@
 //!   piece missing, after a crash, takes its name away and begins that file anew (`load`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::error::StoreError;
 use super::files::Place;
@@ -144,7 +144,7 @@ impl Store {
             }
         }
         for (files, content) in [(files, content), (lent_files, lender)] {
-            let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _writing = files.writing();
             files.measure(content.layout());
         }
         Ok(shared_bytes)

@@ -9,18 +9,15 @@ use std::thread;
 use millrace_proto::id::{ContentId, InfoHashV1};
 use millrace_proto::metainfo::Metainfo;
 
-use super::description::Description;
+use super::creation::{METAINFO, write_description};
 use super::durable;
 use super::error::StoreError;
-use super::files::{FileSet, Place};
-use super::load;
-use super::open_file::Stamp;
+use super::load::{self, Loaded};
 use super::residency;
+use super::spare::Spares;
 use super::state_file::Saved;
 use crate::catalogue::Catalogue;
 use crate::content::{Content, Data, State};
-use crate::layout::Layout;
-use crate::new_content::{NewContent, Shape};
 
 /// First line of the `version` file.
 const VERSION: &str = "millrace store 1\n";
@@ -43,6 +40,15 @@ pub struct Problem {
     pub error: StoreError,
 }
 
+/// A content whose creation a crash interrupted: nobody had been told that it was added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interrupted {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Whether it is in the store now, with the pieces that had arrived; if not, it was removed.
+    pub goes_on: bool,
+}
+
 /// The open store. Lookups take no lock; changes take one, and wait for the disk.
 #[derive(Debug)]
 pub struct Store {
@@ -51,7 +57,9 @@ pub struct Store {
     pub(super) contents: Catalogue<ContentId, Arc<Content>>,
     infohashes: Catalogue<InfoHashV1, Arc<Content>>,
     changing: Mutex<()>,
+    pub(super) spares: Spares,
     problems: Vec<Problem>,
+    interrupted: Vec<Interrupted>,
     probe_works: bool,
     /// Locked as long as the store is open.
     _lock: File,
@@ -74,17 +82,24 @@ impl Store {
             contents: Catalogue::default(),
             infohashes: Catalogue::default(),
             changing: Mutex::default(),
+            spares: Spares::default(),
             problems: Vec::new(),
+            interrupted: Vec::new(),
             contents_folder,
             options,
             probe_works,
             _lock: lock,
         };
-        let folders = load::folders(&store.contents_folder)?;
+        let folders = load::folders(&store.contents_folder, &mut store.problems)?;
         let mut contents = Vec::with_capacity(folders.len());
         for (folder, loaded) in load_all(&folders) {
             match loaded {
-                Ok(content) => contents.push(content),
+                Ok(Loaded::Whole(content)) => contents.push(content),
+                Ok(Loaded::Finished(content)) => {
+                    contents.push(content);
+                    store.interrupted.push(Interrupted { folder, goes_on: true });
+                }
+                Ok(Loaded::Removed) => store.interrupted.push(Interrupted { folder, goes_on: false }),
                 Err(error @ StoreError::Version { .. }) => return Err(error),
                 Err(error) => store.problems.push(Problem { folder, error }),
             }
@@ -100,6 +115,12 @@ impl Store {
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Contents whose creation was interrupted by a crash.
+    #[must_use]
+    pub fn interrupted(&self) -> &[Interrupted] {
+        &self.interrupted
     }
 
     /// Whether [`residency::resident`] can be believed on this store's file system.
@@ -126,63 +147,12 @@ impl Store {
         self.infohashes.find(infohash)
     }
 
-    /// Adds a content, or finds the one that has its id already. Its files are created sparse, at full length.
-    ///
-    /// # Errors
-    /// Impossible layouts and names, and what the disk says; nothing is left behind then.
-    pub fn add(&self, new: NewContent) -> Result<Arc<Content>, StoreError> {
-        self.add_filled(new, |_| Ok(()))
-    }
-
-    /// [`Store::add`], with data files that `fill` writes below the folder it is given.
-    pub(super) fn add_filled(
-        &self,
-        new: NewContent,
-        fill: impl FnOnce(&Path) -> Result<(), StoreError>,
-    ) -> Result<Arc<Content>, StoreError> {
-        let _changing = self.changing();
-        if let Some(content) = self.get(new.id) {
-            return Ok(content);
-        }
-        let folder = self.folder(new.id);
-        let fresh = self.contents_folder.join(format!(".new-{}", new.id));
-        let (layout, in_place) = lay_out(&new)?;
-        let growing = matches!(new.shape, Shape::Growing);
-        let place = |folder: &Path| in_place.clone().unwrap_or_else(|| Place::Stored(folder.join("data")));
-        let files = FileSet::new(&folder, place(&folder), &layout, growing);
-        let content = Arc::new(Content::assemble(new, layout, Data::Files(files)));
-        // Everything is made under another name, so that a content is there wholly or not at all.
-        let made = fs::create_dir_all(&fresh).map_err(StoreError::at(&fresh)).and_then(|()| {
-            fill(&fresh.join("data"))?;
-            let files = FileSet::new(&fresh, place(&fresh), content.layout(), growing);
-            files.create(content.layout()).map_err(StoreError::at(&fresh))?;
-            write_metainfo(&fresh, content.metainfo())?;
-            write_description(&fresh, &content)?;
-            fs::rename(&fresh, &folder).map_err(StoreError::at(&folder))?;
-            durable::sync_folder(&self.contents_folder).map_err(StoreError::at(&self.contents_folder))
-        });
-        if let Err(error) = made {
-            let _ = fs::remove_dir_all(&fresh);
-            return Err(error);
-        }
-        if content.is_imported() && content.is_complete() {
-            content.set_state(State::Complete);
-        }
-        if let Data::Files(files) = &content.data {
-            files.measure(content.layout());
-        }
-        self.enter(&content);
-        Ok(content)
-    }
-
     /// Writes the description of a content (sources, pins, counters) anew.
     ///
     /// # Errors
     /// [`StoreError::Absent`] for a content that was removed, evicted or settled; what the disk says.
     pub fn save(&self, content: &Content) -> Result<(), StoreError> {
-        let Data::Files(files) = &content.data else { return Err(StoreError::Absent(content.id())) };
-        let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_current(content)?;
+        let _writing = self.lock_durable(content)?;
         write_description(&self.folder(content.id()), content)
     }
 
@@ -191,9 +161,10 @@ impl Store {
     /// # Errors
     /// As [`Store::save`].
     pub fn set_metainfo(&self, content: &Arc<Content>, metainfo: Arc<Metainfo>) -> Result<(), StoreError> {
-        let _changing = self.changing();
-        self.check_current(content)?;
-        write_metainfo(&self.folder(content.id()), Some(&metainfo))?;
+        // No other lock is held while the disk is waited for: whoever takes the content away takes this one.
+        let _writing = self.lock_durable(content)?;
+        let folder = self.folder(content.id());
+        durable::replace(&folder, METAINFO, &metainfo.to_bytes()).map_err(StoreError::at(&folder))?;
         content.set_metainfo(metainfo);
         self.enter(content);
         Ok(())
@@ -206,9 +177,7 @@ impl Store {
     /// served any more, and after a restart it has the pieces committed before. Wake its readers.
     pub fn commit(&self, content: &Content) -> Result<(), StoreError> {
         let folder = self.folder(content.id());
-        let Data::Files(files) = &content.data else { return Err(StoreError::Absent(content.id())) };
-        let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check_current(content)?;
+        let (files, _writing) = self.lock_durable(content)?;
         if content.damage().is_some() {
             // What it had is still what is to be hashed when somebody looks at the damage.
             return Ok(());
@@ -248,10 +217,14 @@ impl Store {
         let (folder, removed) = (self.folder(id), self.contents_folder.join(format!(".removed-{id}")));
         {
             let Data::Files(files) = &content.data else { return Err(StoreError::Absent(id)) };
-            let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
-            fs::rename(&folder, &removed).map_err(StoreError::at(&folder))?;
-            files.mark_unlinked();
+            let _writing = files.writing();
+            // Forgotten before its folder is free: `begin` may make another content of this id there, without the lock above.
             self.contents.remove(&id);
+            fs::rename(&folder, &removed).map_err(|error| {
+                self.contents.insert(id, Arc::clone(&content));
+                StoreError::at(&folder)(error)
+            })?;
+            files.mark_unlinked();
         }
         names(&content).iter().for_each(|name| self.infohashes.remove(name));
         if let Some(other) = self.contents().iter().find(|other| is_same_torrent(other, &content)) {
@@ -297,40 +270,6 @@ fn is_same_torrent(one: &Content, other: &Content) -> bool {
     }
 }
 
-fn lay_out(new: &NewContent) -> Result<(Layout, Option<Place>), StoreError> {
-    Ok(match &new.shape {
-        Shape::Metainfo(metainfo) => (Layout::from_info(&metainfo.info)?, None),
-        Shape::Layout(layout) | Shape::Imported(layout) => (layout.clone(), None),
-        Shape::Growing => (Layout::growing(&new.name), None),
-        Shape::InPlace { layout, paths } => {
-            let mut files = Vec::new();
-            for (at, file) in layout.files().iter().enumerate() {
-                let path = paths.get(at).cloned().unwrap_or_default();
-                files.push(match file.padding {
-                    true => None,
-                    false => {
-                        let metadata = fs::symlink_metadata(&path).map_err(StoreError::at(&path))?;
-                        Some((path, Stamp::of(&metadata)))
-                    }
-                });
-            }
-            (layout.clone(), Some(Place::InPlace(files)))
-        }
-    })
-}
-
-pub(super) fn write_description(folder: &Path, content: &Content) -> Result<(), StoreError> {
-    let path = folder.join("content.json");
-    let json = Description::of(content).encode();
-    let json = json.map_err(|error| StoreError::Damaged { path: path.clone(), why: error.to_string() })?;
-    durable::replace(folder, "content.json", &json).map_err(StoreError::at(&path))
-}
-
-fn write_metainfo(folder: &Path, metainfo: Option<&Arc<Metainfo>>) -> Result<(), StoreError> {
-    let Some(metainfo) = metainfo else { return Ok(()) };
-    durable::replace(folder, "metainfo.torrent", &metainfo.to_bytes()).map_err(StoreError::at(folder))
-}
-
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join("lock");
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -358,7 +297,7 @@ fn check_version(folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Reads contents on several threads, since each is a few small reads that wait for the disk.
-fn load_all(folders: &[(PathBuf, ContentId)]) -> Vec<(PathBuf, Result<Arc<Content>, StoreError>)> {
+fn load_all(folders: &[(PathBuf, ContentId)]) -> Vec<(PathBuf, Result<Loaded, StoreError>)> {
     const THREADS: usize = 8;
     let share = folders.len().div_ceil(THREADS).max(1);
     thread::scope(|scope| {

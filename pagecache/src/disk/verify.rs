@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use millrace_proto::id::ContentId;
 
+use super::creation::write_description;
 use super::error::StoreError;
-use super::store::{Options, Store, write_description};
-use crate::content::{Content, Data};
+use super::store::{Options, Store};
+use crate::content::Content;
 use crate::hashes::Verdict;
 use crate::layout::PieceIndex;
 
@@ -90,12 +91,11 @@ impl Store {
     /// Stops serving a content for good, until its bytes are dropped.
     fn condemn(&self, content: &Content) -> Result<(), StoreError> {
         content.mark_damaged(DAMAGE);
-        let Data::Files(files) = &content.data else { return Ok(()) };
-        let _committing = files.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.check_current(content) {
-            Ok(()) => write_description(&self.folder(content.id()), content),
+        match self.lock_durable(content) {
+            Ok(_writing) => write_description(&self.folder(content.id()), content),
             // Removed or evicted meanwhile, and the damage with it.
-            Err(_) => Ok(()),
+            Err(StoreError::Absent(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -15,6 +15,7 @@ use millrace_engine::ids::{Protocol, ShardId};
 use millrace_engine::ledger::Ledger;
 
 use millrace_engine::shard::{self, Identity, Shard};
+use millrace_pagecache::disk::Interrupted;
 use millrace_pagecache::{Options, Store, StoreError};
 use millrace_proto::admin::Choice;
 use millrace_ring::Reservation;
@@ -215,6 +216,15 @@ fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
     let store = Store::open(&config.store, options).map_err(store_error)?;
     for problem in store.problems() {
         tracing::error!(folder = %problem.folder.display(), error = %problem.error, "a content is left out: its files are as they were");
+    }
+    for Interrupted { folder, goes_on } in store.interrupted() {
+        let folder = folder.display();
+        match goes_on {
+            true => tracing::info!(%folder, "a content goes on whose adding was interrupted"),
+            false => {
+                tracing::warn!(%folder, "a content is removed whose adding was interrupted, before anybody was told that it was added: ask for it again")
+            }
+        }
     }
     Ok(Arc::new(store))
 }

@@ -87,6 +87,13 @@ impl Relay {
         self.try_add(request).unwrap()
     }
 
+    /// As for a reader of `/pull/`.
+    fn pull(&self, request: NewPull) -> Arc<Content> {
+        let (sender, pulled) = std::sync::mpsc::channel();
+        self.ingest.pull(request, move |outcome| sender.send(outcome).unwrap());
+        pulled.recv().unwrap().unwrap()
+    }
+
     fn get(&self, id: ContentId) -> Arc<Content> {
         self.store.get(id).unwrap()
     }
@@ -105,6 +112,15 @@ impl Relay {
                 content.error(),
                 self.ingest.pulls()
             );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until something holds.
+    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < PATIENCE, "not {what}: {:?}", self.store.contents());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -681,6 +697,48 @@ fn a_disk_that_is_full_in_the_middle_of_a_write_fails_the_pull() {
     let mut buffer = vec![0; usize::try_from(end).unwrap()];
     content.read(0, &mut buffer).unwrap();
     assert!(end > MIB && buffer == origin::bytes(SEED, 0..end), "{end} bytes are visible");
+}
+
+#[test]
+fn a_disk_that_does_not_keep_an_addition_undoes_it() {
+    type Ask = fn(&Relay, NewPull);
+    let asks: [Ask; 2] = [
+        |relay, request| {
+            let error = relay.try_add(request).unwrap_err();
+            assert!(matches!(&error, AddError::NoRoom(why) if why.contains("disk full")), "{error}");
+        },
+        |relay, request| {
+            let content = relay.pull(request);
+            relay.until("removed", || content.state() == State::Removed);
+            assert_eq!(content.visible_until(0, MIB), 0, "nothing of it is served any more");
+        },
+    ];
+    let origin = Origin::single(MIB, SEED, Behaviour { rate: Some(2 * MIB), ..Behaviour::default() });
+    for ask in asks {
+        let outer = Relay::new();
+        let Some(disk) = SmallDisk::with_tmpfs(&outer.folder, "9m,nr_inodes=64") else {
+            return if !disk::again_where_mounting_is_allowed(
+                "a_disk_that_does_not_keep_an_addition_undoes_it",
+            ) {
+                skip("a disk without inodes (mounting one needs root, or user namespaces)");
+            };
+        };
+        let relay = Relay::at(&disk.0, config());
+        let folders = |spare: bool| {
+            let entries = std::fs::read_dir(disk.0.join("contents")).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.starts_with(".new-") == spare).count()
+        };
+        // Folders were made in advance. There is no inode for what is to be said of the content that takes one.
+        relay.until("prepared", || folders(true) == 4);
+        let fillers = (0..).map(|number| disk.0.join(format!("filler-{number}")));
+        let fillers: Vec<_> = fillers.take_while(|path| std::fs::File::create(path).is_ok()).collect();
+        ask(&relay, from(&origin.file_url()));
+        relay.until("undone", || folders(false) == 0 && relay.store.contents().is_empty());
+        fillers.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let content = relay.add(from(&origin.file_url()));
+        check_bytes(&relay.wait_complete(content.id()), SEED, MIB);
+    }
 }
 
 #[test]

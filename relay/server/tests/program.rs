@@ -427,7 +427,10 @@ fn damage_is_found_offline() {
     relay.until("it is complete", |relay| relay.get("/index.json").contains("\"state\":\"complete\""));
     relay.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(relay.exit_status(), Some(0));
-    let contents = std::fs::read_dir(folder.path("store/contents")).unwrap().next().unwrap().unwrap().path();
+    let mut entries = std::fs::read_dir(folder.path("store/contents")).unwrap().map(Result::unwrap);
+    // Names with a dot are folders made in advance.
+    let contents =
+        entries.find(|entry| !entry.file_name().to_str().unwrap().starts_with('.')).unwrap().path();
     let stored = contents.join("data/file.bin");
     if !stored.exists() {
         // Served from where it is: nothing of it is stored.

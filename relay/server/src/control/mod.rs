@@ -128,14 +128,12 @@ async fn run(parts: Parts) -> io::Result<()> {
         serve(tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {
-        if question.path.starts_with("/pull/") {
-            let questions = Arc::clone(&questions);
-            tokio::spawn(async move {
-                let answer = questions.answer(&question).await;
-                questions.relay.shards.post(shard, News::Answer { conn, answer });
-            });
+        if let Some(rest) = question.path.strip_prefix("/pull/") {
+            let (questions, shards, rest) = (Arc::clone(&questions), relay.shards.clone(), rest.to_owned());
+            let reply = move |answer| shards.post(shard, News::Answer { conn, answer });
+            tokio::spawn(async move { questions.pull(&rest, reply).await });
         } else {
-            let answer = questions.answer(&question).await;
+            let answer = questions.answer(&question);
             relay.shards.post(shard, News::Answer { conn, answer });
         }
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use millrace_engine::event::{Answer, Document};
 use millrace_engine::op::Question;
+use millrace_pagecache::Content;
 use millrace_pagecache::occupied::Total;
 use millrace_proto::admin::ContentState;
 use millrace_proto::http::target::{Path, query_pairs};
@@ -14,7 +15,7 @@ use millrace_proto::tracker::swarm::UnknownInfohash;
 use millrace_proto::tracker::{AnnounceAnswer, SwarmCounts, response};
 use tokio::sync::Semaphore;
 
-use crate::ingest::NewPull;
+use crate::ingest::{AddError, NewPull};
 use crate::relay::Relay;
 
 use super::describe::Links;
@@ -37,7 +38,7 @@ pub struct Questions {
     pub(crate) tracker: Tracker,
     pub(crate) links: Links,
     heartbeats: Heartbeats,
-    pulls_pending: Semaphore,
+    pulls_pending: Arc<Semaphore>,
     occupied: Mutex<Option<Measured>>,
 }
 
@@ -59,7 +60,7 @@ impl Questions {
             index: Index::default(),
             tracker,
             links,
-            pulls_pending: Semaphore::new(PULLS_PENDING_MAX),
+            pulls_pending: Arc::new(Semaphore::new(PULLS_PENDING_MAX)),
             occupied: Mutex::default(),
         }
     }
@@ -78,8 +79,8 @@ impl Questions {
         known.total
     }
 
-    /// Answers one question. Only pull-through waits, for its origin.
-    pub(crate) async fn answer(&self, question: &Question) -> Answer {
+    /// Answers one question that is not about [`Questions::pull`].
+    pub(crate) fn answer(&self, question: &Question) -> Answer {
         let query = question.query.as_deref().unwrap_or_default();
         let document = match question.path.as_str() {
             "/" => page::index(self, &filter(query, PAGE_ROWS).unwrap_or_default(), query),
@@ -90,10 +91,7 @@ impl Questions {
             "/readyz" => self.readiness(),
             "/robots.txt" => document(200, "text/plain; charset=utf-8", *b"User-agent: *\nDisallow: /\n"),
             "/favicon.ico" | "/favicon.svg" => document(200, "image/svg+xml", page::ICON.as_bytes()),
-            path => match path.strip_prefix("/pull/") {
-                Some(rest) => return self.pull(rest).await,
-                None => self.about_content(path),
-            },
+            path => self.about_content(path),
         };
         Answer::Document(document)
     }
@@ -201,31 +199,41 @@ impl Questions {
         document(200, "text/plain", body)
     }
 
-    /// `/pull/{origin}/{path}`: the first request starts the pull, everyone shares it.
-    async fn pull(&self, rest: &str) -> Answer {
-        let refuse = |status, detail: String| Answer::Document(problem_document(status, detail));
+    /// `/pull/{origin}/{path}`, of which `rest` is what follows `/pull/`: the first request starts the pull, everyone shares it. The
+    /// answer is given to `reply` when the origin has begun to answer, maybe on another thread.
+    pub(crate) async fn pull(&self, rest: &str, reply: impl FnOnce(Answer) + Send + 'static) {
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
         let Some(origin) = self.relay.config.origins.get(name) else {
-            return refuse(404, "No origin of this name is configured.".into());
+            return reply(refusal(404, "No origin of this name is configured."));
         };
         // The shard has refused `..` and its disguises; the look here keeps this safe on its own.
         if path.is_empty() || path.ends_with('/') || Path::parse(&format!("/{path}")).is_err() {
-            return refuse(404, "Name a file below the origin.".into());
+            return reply(refusal(404, "Name a file below the origin."));
         }
-        let Ok(_permit) = self.pulls_pending.acquire().await else {
-            return refuse(503, "The relay is stopping.".into());
+        let Ok(permit) = Arc::clone(&self.pulls_pending).acquire_owned().await else {
+            return reply(refusal(503, "The relay is stopping."));
         };
         let request = NewPull::from_origin(format!("{}{path}", origin.url), origin.headers.clone());
-        let added = self.relay.ingest.add(request).await;
-        match added {
-            Ok(content) => match content.layout().file_index_at_path(|_| true) {
-                Some(file) => Answer::File { content, file },
-                None => refuse(502, "The origin's file has no bytes to serve.".into()),
-            },
-            // Downloaders try again after a 502; what the origin does not have, they must not wait for.
-            Err(error) if error.is_absent_at_origin() => refuse(404, "The origin has no such file.".into()),
-            Err(error) => refuse(502, format!("The origin could not be read: {error}")),
-        }
+        self.relay.ingest.pull(request, move |pulled| {
+            reply(pulled_answer(pulled));
+            drop(permit);
+        });
+    }
+}
+
+fn refusal(status: u16, detail: impl Into<String>) -> Answer {
+    Answer::Document(problem_document(status, detail.into()))
+}
+
+fn pulled_answer(pulled: Result<Arc<Content>, AddError>) -> Answer {
+    match pulled {
+        Ok(content) => match content.layout().file_index_at_path(|_| true) {
+            Some(file) => Answer::File { content, file },
+            None => refusal(502, "The origin's file has no bytes to serve."),
+        },
+        // Downloaders try again after a 502; what the origin does not have, they must not wait for.
+        Err(error) if error.is_absent_at_origin() => refusal(404, "The origin has no such file."),
+        Err(error) => refusal(502, format!("The origin could not be read: {error}")),
     }
 }
 

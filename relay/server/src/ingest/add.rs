@@ -72,6 +72,8 @@ impl Pulls {
                     return Err(AddError::NoWebSeed);
                 }
                 let name = request.name.clone().unwrap_or_else(|| metainfo.info.name.clone());
+                // So that no two requests find it missing.
+                let _only = self.adding_torrent().lock().await;
                 let hash =
                     metainfo.infohash_v1().or_else(|| metainfo.infohash_v2().map(|hash| hash.truncated()));
                 if let Some(known) = hash.and_then(|hash| self.context().store.by_infohash(&hash)) {
@@ -81,14 +83,8 @@ impl Pulls {
                     }
                     return Ok(self.revive(known));
                 }
-                let content = self.create(
-                    &request,
-                    &name,
-                    Shape::Metainfo(metainfo),
-                    &recipe.sources,
-                    None,
-                    supersedes,
-                )?;
+                let shape = Shape::Metainfo(metainfo);
+                let content = self.create(&request, &name, shape, &recipe.sources, None, supersedes).await?;
                 self.start(&content, None);
                 Ok(content)
             }
@@ -123,7 +119,7 @@ impl Pulls {
         let modified = date
             .and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok())
             .map(|since| since.as_secs());
-        let content = self.create(&request, &name, shape, &sources, modified, supersedes)?;
+        let content = self.create(&request, &name, shape, &sources, modified, supersedes).await?;
         self.start(&content, Some(first));
         Ok(content)
     }
@@ -166,7 +162,9 @@ impl Pulls {
         }
     }
 
-    fn create(
+    /// Puts a content into the store. One of unknown hashes has bytes on their way that somebody may be waiting for: it is made durable
+    /// beside its pull.
+    async fn create(
         &self,
         request: &NewPull,
         name: &str,
@@ -187,7 +185,15 @@ impl Pulls {
             sha256: request.sha256,
             ..NewContent::new(id, name, shape, &entity_tag(id, request.sha256.as_ref()))
         };
-        let content = context.store.add(new).map_err(|error| store_error(context, &error))?;
+        let created = match new.shape {
+            Shape::Layout(_) | Shape::Growing => context.store.begin(new),
+            _ => {
+                let store = Arc::clone(&context.store);
+                let added = context.blocking(move || store.add(new)).await;
+                added.map_err(|error| AddError::Store(error.to_string()))?
+            }
+        };
+        let content = created.map_err(|error| store_error(context, &error))?;
         content.counters().touch(context.unix_now());
         self.note_key(&sources.key, id);
         context.put(&content);
@@ -248,7 +254,7 @@ fn read_document(recipe: &mut Recipe, kind: DocumentKind, document: &[u8]) -> Re
     }
 }
 
-fn store_error(context: &super::context::Context, error: &StoreError) -> AddError {
+pub(super) fn store_error(context: &super::context::Context, error: &StoreError) -> AddError {
     let text = error.to_string();
     match context.disk_error(&text) {
         full if full != text => AddError::NoRoom(full),

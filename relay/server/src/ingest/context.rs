@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::eviction::Shortage;
-use millrace_pagecache::{PieceIndex, State, Store};
+use millrace_pagecache::{PieceIndex, State, Store, StoreError};
 use millrace_proto::id::ContentId;
 use millrace_proto::units::Size;
 use tokio::sync::Semaphore;
@@ -86,6 +86,32 @@ impl Context {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
+    /// Has folders made for the contents that will be added next, in the background.
+    pub(super) fn make_spares(&self) {
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.make_spares() {
+                tracing::debug!(%error, "no folders made in advance");
+            }
+        });
+    }
+
+    /// Makes the creation of `content` outlive a power cut.
+    ///
+    /// # Errors
+    /// As [`Store::make_durable`], [`StoreError::Absent`] only when there is no other object of it either.
+    pub(super) async fn make_durable(&self, content: &Arc<Content>) -> Result<(), StoreError> {
+        let (store, durable, id) = (Arc::clone(&self.store), Arc::clone(content), content.id());
+        let result = self.blocking(move || store.make_durable(&durable)).await;
+        // A panic in there is a bug, which its thread has reported.
+        let result = result.unwrap_or(Err(StoreError::Absent(id)));
+        match result {
+            // It was settled or evicted, which makes it durable.
+            Err(StoreError::Absent(_)) if self.store.get(id).is_some() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Tells the shards that wait that more of `content` is visible.
     pub(super) fn announce_bytes(&self, content: &Content) {
         let waiting = content.take_parked();
@@ -133,6 +159,10 @@ impl Context {
     /// # Errors
     /// `StorageFull` when they do not fit.
     pub(super) async fn make_room(&self, bytes: u64) -> io::Result<()> {
+        // One question to the file system then, which is not worth another thread.
+        if !self.store.has_capacity() && self.store.fits(bytes).map_err(io::Error::other)? {
+            return Ok(());
+        }
         let (store, now) = (Arc::clone(&self.store), self.unix_now());
         let (evicted, shortage) = self
             .blocking(move || {

@@ -2,16 +2,20 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use millrace_engine::counters::Gauge;
 use millrace_pagecache::content::Content;
-use millrace_pagecache::{PieceIndex, State};
+use millrace_pagecache::{PieceIndex, State, StoreError};
 
 use super::context::{Context, Promise};
 use super::pull::{End, First, Pull};
 use super::sources::Sources;
 use super::{digest, growing, publish};
+
+/// How long the disk is left to the first bytes of a pull. A file system that syncs makes whoever writes beside it wait.
+const FIRST_BYTES: Duration = Duration::from_millis(20);
 
 /// What is under way, for those who want a word with it.
 #[derive(Debug, Clone)]
@@ -34,7 +38,12 @@ pub(super) async fn fill(
     let active = Active::new(&context.metrics.pulls_active);
     // An earlier pull of it may have been stopped in the middle of a write.
     context.writes.landed(content.id(), 0..u64::MAX).await;
-    let result = fill_to_end(context, &content, &sources, first, &show).await;
+    let result = tokio::select! {
+        // Polled first, so that nothing is between the first bytes and the file.
+        biased;
+        result = fill_to_end(context, &content, &sources, first, &show) => result,
+        end = not_durable(context, &content) => Err(end),
+    };
     context.writes.landed(content.id(), 0..u64::MAX).await;
     drop(active);
     // A content that grew is another object now.
@@ -43,7 +52,10 @@ pub(super) async fn fill(
         Ok(()) => None,
         Err(End::Complete) => None,
         Err(End::Failed(error)) => {
-            fail(context, &content, &error).await;
+            match context.make_durable(&content).await {
+                Ok(()) | Err(StoreError::Absent(_)) => fail(context, &content, &error).await,
+                Err(lost) => discard(context, &content, &context.disk_error(&lost.to_string())).await,
+            }
             None
         }
         Err(End::Changed(error)) => {
@@ -69,6 +81,17 @@ impl<'a> Active<'a> {
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.decrement();
+    }
+}
+
+/// Makes the content durable beside its pull. Ends only if that fails.
+async fn not_durable(context: &Arc<Context>, content: &Arc<Content>) -> End {
+    tokio::time::sleep(FIRST_BYTES).await;
+    context.make_spares();
+    match context.make_durable(content).await {
+        // What is gone was removed by somebody, who ends this pull.
+        Ok(()) | Err(StoreError::Absent(_)) => std::future::pending().await,
+        Err(error) => End::Failed(context.disk_error(&error.to_string())),
     }
 }
 
@@ -291,6 +314,21 @@ async fn save(context: &Arc<Context>, content: &Arc<Content>) -> Result<(), End>
     saved
         .map_err(|error| End::Failed(context.io_error(&error)))?
         .map_err(|error| End::Failed(context.disk_error(&error.to_string())))
+}
+
+/// Undoes the addition of a content whose creation the disk did not keep, as if it had failed at once; its readers are let go.
+async fn discard(context: &Arc<Context>, content: &Arc<Content>, error: &str) {
+    tracing::error!(content = %content.id(), name = content.name(), "cannot be added: {error}");
+    content.quarantine(error);
+    let (store, id) = (Arc::clone(&context.store), content.id());
+    match context.blocking(move || store.remove(id)).await {
+        Ok(Err(error)) if !matches!(error, StoreError::Absent(_)) => {
+            tracing::error!(content = %id, "what it left cannot be removed: {error}");
+            context.change(content, State::Failed);
+        }
+        _ => context.gone(id),
+    }
+    let _ = content.take_parked();
 }
 
 /// Says why, lets the readers go, and keeps what was verified.

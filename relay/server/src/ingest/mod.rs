@@ -134,11 +134,40 @@ impl IngestConfig {
 #[derive(Debug)]
 enum Command {
     Add(Box<NewPull>, oneshot::Sender<Result<Arc<Content>, AddError>>),
+    Pull(Box<NewPull>, Then),
     Demand { id: ContentId, offset: u64, bytes: u64 },
     Pause(ContentId, oneshot::Sender<Result<(), AddError>>),
     Resume(ContentId, oneshot::Sender<Result<(), AddError>>),
     Remove(ContentId, oneshot::Sender<Result<(), AddError>>),
     Stop,
+}
+
+/// What is done with the outcome of an addition, on the ingest thread.
+type Act = Box<dyn FnOnce(Result<Arc<Content>, AddError>) + Send>;
+
+/// An [`Act`] that is done in any case: dropped, it hears that the relay is stopping.
+struct Then(Option<Act>);
+
+impl Then {
+    fn act(mut self, outcome: Result<Arc<Content>, AddError>) {
+        if let Some(act) = self.0.take() {
+            act(outcome);
+        }
+    }
+}
+
+impl Drop for Then {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act(Err(AddError::Stopping));
+        }
+    }
+}
+
+impl std::fmt::Debug for Then {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Then")
+    }
 }
 
 /// A handle to ingest; cheap to clone.
@@ -183,13 +212,21 @@ impl Ingest {
         Ok((Ingest { commands: sender, metrics, budget, statuses }, thread))
     }
 
-    /// Adds a content and answers when it exists: of a URL of unknown hashes, when its origin has answered. The same request again
-    /// answers with the same content.
+    /// Adds a content and answers when it exists and outlives a power cut: of a URL of unknown hashes, after its origin has answered.
+    /// The same request again answers with the same content.
     ///
     /// # Errors
     /// See [`AddError`].
     pub async fn add(&self, request: NewPull) -> Result<Arc<Content>, AddError> {
         self.ask(|answer| Command::Add(Box::new(request), answer)).await
+    }
+
+    /// [`Ingest::add`] for somebody who wants the bytes, and does not wait for the disk: a crash may take the content away, and the disk
+    /// may yet fail it. `act` is called once, on the ingest thread, which it must not hold up: every hand-over to another thread would
+    /// come between the origin's first byte and the reader's.
+    pub fn pull(&self, request: NewPull, act: impl FnOnce(Result<Arc<Content>, AddError>) + Send + 'static) {
+        // Where ingest has ended, the command is dropped, and says so.
+        let _ = self.commands.send(Command::Pull(Box::new(request), Then(Some(Box::new(act)))));
     }
 
     /// Somebody waits for `bytes` bytes from `offset` on. Never waits.
@@ -258,6 +295,7 @@ impl Ingest {
 /// The ingest thread: takes commands until told to stop. An answer that nobody waits for any more is dropped.
 async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let pulls = Pulls::new(context);
+    pulls.context().make_spares();
     pulls.resume_all();
     while let Some(command) = commands.recv().await {
         match command {
@@ -265,8 +303,12 @@ async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Comman
             Command::Add(request, answer) => {
                 let pulls = Rc::clone(&pulls);
                 tokio::task::spawn_local(async move {
-                    let _ = answer.send(pulls.add(*request).await);
+                    let _ = answer.send(pulls.add_durably(*request).await);
                 });
+            }
+            Command::Pull(request, then) => {
+                let pulls = Rc::clone(&pulls);
+                tokio::task::spawn_local(async move { then.act(pulls.add(*request).await) });
             }
             Command::Pause(id, answer) => drop(answer.send(pulls.pause(id))),
             Command::Resume(id, answer) => drop(answer.send(pulls.resume(id))),

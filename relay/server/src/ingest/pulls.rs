@@ -10,6 +10,7 @@ use millrace_pagecache::content::Content;
 use millrace_proto::id::ContentId;
 use tokio::task::JoinHandle;
 
+use super::add;
 use super::context::Context;
 use super::error::AddError;
 use super::fill::{self, Running};
@@ -25,6 +26,8 @@ pub(super) struct Pulls {
     by_key: RefCell<HashMap<String, ContentId>>,
     /// Requests being looked into, by key: the same request waits for the first.
     adding: RefCell<HashMap<String, Rc<tokio::sync::Mutex<()>>>>,
+    /// Held while a torrent is looked for and added: different requests may bring the same one.
+    adding_torrent: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -41,13 +44,24 @@ impl Pulls {
         let kept = kept.map(|content| (Sources::from_value(content.sources()), content.id()));
         let by_key = kept.filter(|(sources, _)| !sources.superseded).map(|(sources, id)| (sources.key, id));
         let by_key = RefCell::new(by_key.collect());
-        Rc::new(Pulls { context, running: RefCell::default(), by_key, adding: RefCell::default() })
+        Rc::new(Pulls {
+            context,
+            running: RefCell::default(),
+            by_key,
+            adding: RefCell::default(),
+            adding_torrent: tokio::sync::Mutex::default(),
+        })
     }
 
     /// What they share.
     #[must_use]
     pub(super) fn context(&self) -> &Arc<Context> {
         &self.context
+    }
+
+    /// See the field.
+    pub(super) fn adding_torrent(&self) -> &tokio::sync::Mutex<()> {
+        &self.adding_torrent
     }
 
     /// Goes on with every content of the store that has something left to do.
@@ -102,6 +116,17 @@ impl Pulls {
             self.adding.borrow_mut().remove(&key);
         }
         result
+    }
+
+    /// [`Pulls::add`], until what it answers outlives a power cut.
+    ///
+    /// # Errors
+    /// As [`Pulls::add`]; what the disk says.
+    pub(super) async fn add_durably(self: &Rc<Self>, request: NewPull) -> Result<Arc<Content>, AddError> {
+        let content = self.add(request).await?;
+        let durable = self.context.make_durable(&content).await;
+        durable.map_err(|error| add::store_error(&self.context, &error))?;
+        Ok(content)
     }
 
     async fn add_alone(self: &Rc<Self>, request: NewPull, key: &str) -> Result<Arc<Content>, AddError> {

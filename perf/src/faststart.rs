@@ -56,6 +56,7 @@ pub(crate) fn measure(stage: &Stage<'_>) -> anyhow::Result<PullMeasurement> {
         length: plan.content_bytes,
         rate: plan.pull.origin_rate,
         delay: plan.pull.origin_delay,
+        piece_bytes: choose_piece_bytes(plan.content_bytes).into(),
     })
     .context("starting the origin")?;
     let relay_plan = RelayPlan { pull_through: Some(origin.address()), ..stage.relay(Vec::new())? };
@@ -98,6 +99,8 @@ struct Rounds<'a> {
 #[derive(Default)]
 struct Tally {
     first_bytes: Latencies,
+    /// First bytes after the origin's first piece instead of its first byte.
+    after_pieces: Latencies,
     rates: Vec<f64>,
     ratios: Vec<f64>,
     bytes: u64,
@@ -139,6 +142,11 @@ impl Rounds<'_> {
             origin_rate: self.plan.pull.origin_rate,
             origin_delay_ms: self.plan.pull.origin_delay.as_secs_f64() * 1000.0,
             first_byte,
+            after_first_piece: relayed
+                .after_pieces
+                .summaries()
+                .map(|(first, _)| first)
+                .filter(|_| self.plan.pull.known_hashes),
             direct_first_byte: direct.first_bytes.summaries().map(|(first, _)| first).unwrap_or_default(),
             rate: of_rounds(relayed.rates)?,
             direct_rate: of_rounds(direct.rates)?,
@@ -179,8 +187,11 @@ impl Rounds<'_> {
         let last = done.iter().map(|download| download.done).max();
         let (Some(began), Some(last), Some(origin_first)) = (began, last, served.first_byte) else { return };
         for download in done {
-            let later = download.first_byte.saturating_duration_since(origin_first);
-            tally.first_bytes.record(later, download.done - download.began);
+            let whole = download.done - download.began;
+            tally.first_bytes.record(download.first_byte.saturating_duration_since(origin_first), whole);
+            if let Some(piece) = served.first_piece {
+                tally.after_pieces.record(download.first_byte.saturating_duration_since(piece), whole);
+            }
         }
         let gigabytes = crate::report::gigabytes(self.plan.content_bytes);
         tally.rates.push(gigabytes * 1e9 / (last - began).as_secs_f64());

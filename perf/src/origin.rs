@@ -31,6 +31,8 @@ pub(crate) struct OriginPlan {
     pub(crate) rate: Option<u64>,
     /// Time before each answer.
     pub(crate) delay: Duration,
+    /// Length of the pieces that the hashes of a file are for.
+    pub(crate) piece_bytes: u64,
 }
 
 /// What happened to one file.
@@ -38,6 +40,8 @@ pub(crate) struct OriginPlan {
 pub(crate) struct Served {
     /// Just before the first byte of the file's content was given to the kernel.
     pub(crate) first_byte: Option<Instant>,
+    /// Just before the last byte of its first piece was.
+    pub(crate) first_piece: Option<Instant>,
     /// Bytes of bodies given to the kernel.
     pub(crate) bytes: u64,
 }
@@ -233,8 +237,15 @@ impl Shared {
             let count = usize::try_from(body.end - at).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
             payload.fill(at, &mut chunk[..count]);
             self.wait_for(count as u64);
-            if at == body.start {
-                lock(&self.served).entry(number).or_default().first_byte.get_or_insert_with(Instant::now);
+            let piece_end = self.plan.piece_bytes.min(self.plan.length);
+            let now = Instant::now();
+            {
+                let mut served = lock(&self.served);
+                let served = served.entry(number).or_default();
+                served.first_byte.get_or_insert(now);
+                if (at..at + count as u64).contains(&(piece_end - 1)) {
+                    served.first_piece.get_or_insert(now);
+                }
             }
             stream.write_all(&chunk[..count])?;
             lock(&self.served).entry(number).or_default().bytes += count as u64;
@@ -272,7 +283,7 @@ mod tests {
     use crate::server::fetch;
 
     fn origin(rate: Option<u64>, delay: Duration) -> Origin {
-        Origin::start(OriginPlan { seed: 9, length: 100_000, rate, delay }).unwrap()
+        Origin::start(OriginPlan { seed: 9, length: 100_000, rate, delay, piece_bytes: 66_000 }).unwrap()
     }
 
     #[test]
@@ -296,6 +307,9 @@ mod tests {
         fetch::get_ok(origin.address(), "o", "/1.bin").unwrap();
         // The first chunk goes at once, and the second after its time: 65,536 bytes at 1 MB/s.
         assert!(began.elapsed() >= Duration::from_millis(95), "{:?}", began.elapsed());
-        assert!(origin.served(1).first_byte.unwrap() >= began + Duration::from_millis(30));
+        let served = origin.served(1);
+        assert!(served.first_byte.unwrap() >= began + Duration::from_millis(30));
+        // The piece ends in the second chunk.
+        assert!(served.first_piece.unwrap() >= began + Duration::from_millis(95));
     }
 }

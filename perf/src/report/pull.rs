@@ -29,6 +29,9 @@ pub(crate) struct PullMeasurement {
     pub(crate) origin_delay_ms: f64,
     /// First byte of the content at each client after the origin's first byte of it.
     pub(crate) first_byte: Summary,
+    /// The same after the last byte of the origin's first piece, where nothing is served before that is verified.
+    #[serde(default)]
+    pub(crate) after_first_piece: Option<Summary>,
     /// The same for a client of the origin itself.
     pub(crate) direct_first_byte: Summary,
     /// Bytes of the content per second, from the first client's start to the last client's end.
@@ -73,6 +76,9 @@ impl PullMeasurement {
             ("rate of the pull", spread(self.rate)),
             ("  from the origin itself", spread(self.direct_rate)),
         ];
+        if let Some(after) = &self.after_first_piece {
+            rows.insert(2, ("  after its first piece", percentiles(after)));
+        }
         if let Some(limit) = self.origin_rate {
             #[expect(clippy::cast_precision_loss, reason = "a rate is far below 2^53")]
             rows.push(("share of the origin's", format!("{:.3}", self.rate.median / limit as f64)));

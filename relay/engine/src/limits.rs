@@ -58,7 +58,8 @@ impl Default for Limits {
             peer_requests_max: 2_000,
             upload_slots: 512,
             frame_bytes_max: 128 * 1024,
-            turn_bytes: 1024 * 1024,
+            // A MiB, and the head of the answer before it: its end would else take a turn and a system call of its own.
+            turn_bytes: 1024 * 1024 + 16 * 1024,
             read_buffers: 32,
             drain_timeout: Duration::from_secs(30),
         }

@@ -66,16 +66,29 @@ pub fn reset_on_close(socket: impl AsFd) -> io::Result<()> {
     SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO))
 }
 
-/// Bytes that fit between what waits in the socket and its send buffer, `SO_SNDBUF − SIOCOUTQ`: an estimate, since the kernel counts
-/// overhead too and grows the buffer as it goes.
+/// Numbers that `SO_MEMINFO` gives, and which of them are the send buffer and what is queued in it (`linux/sock_diag.h`).
+const MEMORY_NUMBERS: usize = 9;
+const SEND_BUFFER: usize = 3;
+const SEND_QUEUED: usize = 5;
+
+/// Bytes that fit between what waits in the socket and its send buffer: an estimate, since the kernel counts overhead too and grows the
+/// buffer as it goes. Both by one system call, which is made for every batch.
 pub(crate) fn send_room(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let buffer = SockRef::from(&socket).send_buffer_size()?;
-    let mut queued: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ (the terminals' TIOCOUTQ) writes one int, and `queued` is one that outlives the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    let mut numbers = [0u32; MEMORY_NUMBERS];
+    let mut bytes = libc::socklen_t::try_from(size_of_val(&numbers)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `bytes` bytes to `numbers`, which is that long, and how many it wrote to `bytes`; both outlive
+    // the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &raw mut bytes,
+        )
+    };
     Errno::result(result)?;
-    let queued = u64::try_from(queued).unwrap_or(0);
-    Ok((buffer as u64).saturating_sub(queued))
+    Ok(u64::from(numbers[SEND_BUFFER].saturating_sub(numbers[SEND_QUEUED])))
 }
 
 #[cfg(test)]
@@ -107,5 +120,20 @@ mod tests {
         assert!(accepted.tcp_congestion().unwrap().starts_with(b"reno"));
         tune_accepted(&accepted).unwrap();
         assert!(accepted.nonblocking().unwrap());
+    }
+
+    #[test]
+    fn what_is_queued_takes_from_the_room() {
+        use std::io::Write as _;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_reader, _) = listener.accept().unwrap();
+        let empty = send_room(client.as_fd()).unwrap();
+        let buffer = SockRef::from(&client).send_buffer_size().unwrap() as u64;
+        assert_eq!(empty, buffer);
+        // More than the reader's buffer takes, so that some stays here.
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[0; 65_536]).is_ok() {}
+        assert!(send_room(client.as_fd()).unwrap() < empty);
     }
 }

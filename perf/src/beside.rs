@@ -13,7 +13,7 @@ use crate::measure::{Window, cpu, disk, measure, memory};
 use crate::plan::Plan;
 use crate::report::spread::Spread;
 use crate::report::{ColdCost, IdleCost, Measurement, gigabytes};
-use crate::server::memory_limit::MemoryLimit;
+use crate::server::memory_limit::{MemoryLimit, SERVER_BYTES_MIN};
 use crate::server::{HttpFile, Server};
 use crate::stage::Stage;
 
@@ -97,7 +97,7 @@ pub(crate) fn cold(
     let (plan, interrupt) = (stage.plan, stage.interrupt);
     let asked = cold_load(stage.cold_file(server)?, plan);
     let files = disk::files_below(stage.folder(), plan.cold_bytes)?;
-    let limit = MemoryLimit::new(plan.cold_bytes / COLD_ALLOWED).ok();
+    let limit = MemoryLimit::new((plan.cold_bytes / COLD_ALLOWED).max(SERVER_BYTES_MIN)).ok();
     if let (Some(limit), Some(root)) = (&limit, server.pid) {
         limit.add(&cpu::tree(root))?;
     }

@@ -3,7 +3,8 @@
 use anyhow::bail;
 use millrace_proto::units::Size;
 
-use crate::plan::{Plan, StorePlan};
+use crate::made::StorePlan;
+use crate::plan::Plan;
 use crate::settings::Kind;
 use crate::subject::Subject;
 
@@ -53,7 +54,7 @@ impl Plan {
         if self.caps.is_some_and(|(first, then)| first == 0 || then == 0) {
             bail!("--cap, --cap-then: more than 0");
         }
-        if self.kind == Kind::Caps && matches!(self.subject, Subject::Running(..)) {
+        if self.kind == Kind::Caps && matches!(self.subject, Subject::Running { .. }) {
             bail!("caps starts its own relay: leave --target out");
         }
         if self.duration.is_zero() {

@@ -16,6 +16,32 @@ use crate::payload::Payload;
 
 const PIECE_BYTES: u32 = 1 << 20;
 
+/// What a relay of our own has, and what of it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StorePlan {
+    /// Contents, all of the same length.
+    pub(crate) contents: usize,
+    /// Those of them that are asked for.
+    pub(crate) asked: usize,
+    /// Whether the test file is a hole.
+    pub(crate) sparse: bool,
+    /// Different ranges that are asked for; `None` is all.
+    pub(crate) ranges: Option<u64>,
+}
+
+impl StorePlan {
+    /// Whether the store is made, and the relay started on it, rather than a file given to it.
+    pub(crate) fn is_made(&self) -> bool {
+        self.contents > 1 || self.sparse
+    }
+
+    /// Paths of what is asked for, where there are many contents.
+    pub(crate) fn paths(&self) -> Arc<[String]> {
+        let asked = if self.contents > 1 { self.asked } else { 0 };
+        (0..asked as u64).map(path).collect()
+    }
+}
+
 /// Where a content lies under HTTP.
 pub(crate) fn path(number: u64) -> String {
     format!("/c/{}/{}", id(number), name(number))

@@ -157,6 +157,11 @@ fn write_report(report: &Report, to: &ReportArgs) -> anyhow::Result<()> {
         let page = report::html::page(report);
         std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
     }
+    if let Some(path) = &to.svg {
+        let picture = report::sweep::picture(&report.measurements)
+            .context("--svg: no three numbers of connections were swept")?;
+        std::fs::write(path, picture).with_context(|| format!("writing {}", path.display()))?;
+    }
     if to.json.as_deref() != stdout {
         write!(std::io::stdout(), "{report}")?;
     }

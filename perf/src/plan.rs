@@ -1,7 +1,6 @@
 //! From settings to a checked [`Plan`]: past this module nothing means "default", and every error names the flag that has to change.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,7 +8,7 @@ use millrace_proto::units::{Rate, Size};
 
 use crate::cores::Split;
 use crate::load::{Aborting, BittorrentLoad, HttpLoad, Load, Order};
-use crate::made;
+use crate::made::StorePlan;
 use crate::payload::Payload;
 use crate::report::floor::Floor;
 use crate::server::Server;
@@ -65,32 +64,6 @@ pub(crate) struct PullPlan {
     pub(crate) aborting: usize,
 }
 
-/// What a relay of our own has, and what of it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StorePlan {
-    /// Contents, all of the same length.
-    pub(crate) contents: usize,
-    /// Those of them that are asked for.
-    pub(crate) asked: usize,
-    /// Whether the test file is a hole.
-    pub(crate) sparse: bool,
-    /// Different ranges that are asked for; `None` is all.
-    pub(crate) ranges: Option<u64>,
-}
-
-impl StorePlan {
-    /// Whether the store is made, and the relay started on it, rather than a file given to it.
-    pub(crate) fn is_made(&self) -> bool {
-        self.contents > 1 || self.sparse
-    }
-
-    /// Paths of what is asked for, where there are many contents.
-    fn paths(&self) -> Arc<[String]> {
-        let asked = if self.contents > 1 { self.asked } else { 0 };
-        (0..asked as u64).map(made::path).collect()
-    }
-}
-
 impl Plan {
     /// Whether a relay for the other plan serves this one as well.
     pub(crate) fn has_same_relay(&self, other: &Plan) -> bool {
@@ -129,7 +102,7 @@ impl Plan {
     /// The first flag that cannot be.
     pub(crate) fn check(kind: Kind, settings: &Settings, cores_allowed: &[usize]) -> anyhow::Result<Plan> {
         let subject = Subject::of(settings)?;
-        let is_running = matches!(subject, Subject::Running(..));
+        let is_running = matches!(subject, Subject::Running { .. });
         let known_hashes = settings.known_hashes.unwrap_or(false);
         let connections = |default| settings.connections.unwrap_or(default);
         let (http_connections, bittorrent_connections) = match kind {

@@ -4,12 +4,14 @@
 use millrace_proto::units::Size;
 
 use crate::beside;
+use crate::made::StorePlan;
 use crate::measure::caps::{CapChange, CapsHeld};
 use crate::measure::{LOOK, Window, measure};
-use crate::plan::{Plan, StorePlan};
+use crate::plan::Plan;
 use crate::report::{Measurement, Report};
 use crate::server::relay;
 use crate::stage::Stage;
+use crate::subject::Subject;
 
 /// Runs a plan and adds what came of it to `report`.
 ///
@@ -26,6 +28,13 @@ pub(crate) fn run(stage: &Stage<'_>, report: &mut Report) -> anyhow::Result<()> 
     let measurements = measurements(stage)?;
     if plan.syscalls && measurements.iter().any(|measurement| measurement.syscalls.is_none()) {
         report.note("system calls could not be counted: neither perf nor strace is here and allowed to");
+    }
+    if let Subject::Running { metrics, .. } = &plan.subject
+        && measurements.iter().any(|measurement| measurement.paths.is_empty())
+    {
+        report.note(format!(
+            "the relay tells nobody at {metrics} by which way it sends: start it with --metrics there, or name the address by --target-metrics"
+        ));
     }
     for measurement in &measurements {
         report.missed.extend(plan.floors.iter().filter_map(|floor| floor.missed_by(measurement)));
@@ -54,7 +63,7 @@ pub(crate) fn measurements(stage: &Stage<'_>) -> anyhow::Result<Vec<Measurement>
         let change = measurement.changed_at_s.map(|at| (at, then));
         measurement.caps = CapsHeld::of(&measurement.samples, first, change);
     }
-    measurement.swept = plan.swept;
+    measurement.swept = plan.swept.then(|| asked(plan));
     Ok(vec![measurement])
 }
 
@@ -75,6 +84,17 @@ pub(crate) fn window(plan: &Plan, stage: &Stage<'_>) -> Window {
             total,
         }),
         system_calls: plan.syscalls,
+    }
+}
+
+/// What is asked on each connection.
+fn asked(plan: &Plan) -> String {
+    let http = format!("HTTP, {}", Size(plan.range_bytes));
+    let bittorrent = format!("BitTorrent, {} blocks queued", plan.queue);
+    match (plan.http_connections, plan.bittorrent_connections) {
+        (_, 0) => http,
+        (0, _) => bittorrent,
+        _ => format!("{http} and {bittorrent}"),
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     /// Its address for BitTorrent [default: its host, port 6881]
     #[arg(long, value_name = "ADDR")]
     pub(crate) target_bt: Option<SocketAddr>,
+    /// Its address for metrics, where it tells by which way it sends: how much a card took without a copy [default: its host, port 9185]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) target_metrics: Option<SocketAddr>,
     /// Id, infohash or name of its content to ask for [default: the first complete one]
     #[arg(long, value_name = "ID")]
     pub(crate) content: Option<String>,
@@ -144,6 +147,7 @@ impl Settings {
             about: self.about.or(base.about),
             target: self.target.or(base.target),
             target_bt: self.target_bt.or(base.target_bt),
+            target_metrics: self.target_metrics.or(base.target_metrics),
             content: self.content.or(base.content),
             target_pid: self.target_pid.or(base.target_pid),
             relay: self.relay.or(base.relay),

@@ -12,6 +12,7 @@ use crate::interrupt::Interrupt;
 use crate::load::runtime::Runtime;
 use crate::made;
 use crate::measure::LOOK;
+use crate::measure::paths::Metrics;
 use crate::payload::Payload;
 use crate::plan::Plan;
 use crate::server::relay::{self, RelayPlan};
@@ -92,11 +93,11 @@ impl<'a> Stage<'a> {
     /// It is not there, or does not start.
     pub(crate) fn server(&self) -> anyhow::Result<Server> {
         let torrent = self.plan.bittorrent_connections > 0;
-        if let Subject::Running(remote, pid) = &self.plan.subject {
+        if let Subject::Running { remote, pid, metrics } = &self.plan.subject {
             let content =
                 remote.complete(torrent)?.context("the relay has no complete content to ask for")?;
             let server = remote.describe(&content, torrent)?;
-            return Ok(Server { pid: *pid, ..server });
+            return Ok(Server { pid: *pid, metrics: Some(Metrics::Address(*metrics)), ..server });
         }
         let relay = self.relay_of_file()?;
         let mut starting = relay.start(self.interrupt)?;

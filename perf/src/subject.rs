@@ -1,5 +1,6 @@
 //! What a plan measures: a relay that runs already, or one of our own.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -11,11 +12,14 @@ use crate::settings::{InfohashName, Settings};
 /// The congestion control that comparisons are made with.
 const CONGESTION: &str = "cubic";
 
+/// Where a relay shows its metrics unless it is told otherwise.
+const METRICS_PORT: u16 = 9185;
+
 /// What is measured.
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
-    /// A relay that runs already; its process, if that is here.
-    Running(Remote, Option<u32>),
+    /// A relay that runs already; its process, if that is here; and its address for metrics.
+    Running { remote: Remote, pid: Option<u32>, metrics: SocketAddr },
     /// One to be started.
     Own { relay: Option<PathBuf>, io: Option<String>, congestion: Option<String>, infohash: InfohashKind },
 }
@@ -33,6 +37,7 @@ impl Subject {
         let Some(url) = &settings.target else {
             for (flag, given) in [
                 ("--target-bt", settings.target_bt.is_some()),
+                ("--target-metrics", settings.target_metrics.is_some()),
                 ("--target-pid", settings.target_pid.is_some()),
                 ("--content", settings.content.is_some()),
             ] {
@@ -58,6 +63,8 @@ impl Subject {
         let mut remote = Remote::parse(url, settings.target_bt)?;
         remote.content = settings.content.clone();
         remote.infohash = infohash;
-        Ok(Subject::Running(remote, settings.target_pid))
+        let metrics = SocketAddr::new(remote.address.ip(), METRICS_PORT);
+        let metrics = settings.target_metrics.unwrap_or(metrics);
+        Ok(Subject::Running { remote, pid: settings.target_pid, metrics })
     }
 }

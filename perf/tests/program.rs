@@ -2,15 +2,17 @@
 //! the exit status, and Ctrl-C leaves nothing behind.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::{perf, relay, text};
 
 const PROMPT: Duration = Duration::from_secs(60);
 
@@ -51,33 +53,6 @@ fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
         assert!(started.elapsed() < PROMPT, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// The relay program: `MILLRACE_RELAY`, or the one of this profile and target folder, which cargo alone knows to be fresh.
-fn relay() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        if let Some(path) = std::env::var_os("MILLRACE_RELAY") {
-            return path.into();
-        }
-        let folder = Path::new(env!("CARGO_BIN_EXE_millrace-perf")).parent().unwrap();
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--package", "millrace-relay", "--bin", "millrace-relay"]);
-        command.args(folder.ends_with("release").then_some("--release"));
-        command.arg("--target-dir").arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(command.status().unwrap().success(), "the relay does not build");
-        folder.join("millrace-relay")
-    })
-}
-
-fn perf(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace-perf"));
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Status of an answer to GET, and its body.
@@ -199,12 +174,13 @@ fn a_wrong_byte_is_found_over_either_protocol() {
     let written = perf(&["payload", "--seed", "5", "--content-bytes", LENGTH]).arg(&path).status().unwrap();
     assert!(written.success());
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (http, bittorrent) = (free(), free());
+    let (http, bittorrent, metrics) = (free(), free(), free());
     let serve = |name: &str| {
         let relay = Command::new(relay())
             .arg("serve")
             .arg(&path)
-            .args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"])
+            .args(["--http", &http.to_string(), "--bt", &bittorrent.to_string()])
+            .args(["--metrics", &metrics.to_string()])
             .args(["--public-url", &format!("http://{http}/"), "--store"])
             .arg(folder.0.join(name))
             .stdin(Stdio::null())
@@ -218,7 +194,7 @@ fn a_wrong_byte_is_found_over_either_protocol() {
         });
         relay
     };
-    let (url, address) = (format!("http://{http}/"), bittorrent.to_string());
+    let (url, address, metrics) = (format!("http://{http}/"), bittorrent.to_string(), metrics.to_string());
     let run = |kind: &str| {
         let arguments = [
             kind,
@@ -226,6 +202,8 @@ fn a_wrong_byte_is_found_over_either_protocol() {
             &url,
             "--target-bt",
             &address,
+            "--target-metrics",
+            &metrics,
             "--verify",
             "--seed",
             "5",
@@ -238,6 +216,8 @@ fn a_wrong_byte_is_found_over_either_protocol() {
     for kind in ["http", "bt", "mixed"] {
         let output = run(kind);
         assert!(output.status.success(), "{kind}: {}", text(&output));
+        // How the relay sent it, as it says itself.
+        assert!(text(&output).contains("  sent by  "), "{kind}: {}", text(&output));
     }
     drop(relay);
     let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();

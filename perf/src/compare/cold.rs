@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::contest::{Contest, connections};
+use super::contest::Contest;
 use super::outcome::{Comparison, Outcome};
 use super::row::{Ask, Entry, Row, Who};
 use super::side::Side;
@@ -14,7 +14,7 @@ use crate::measure::cool::{Behind, RESIDENT_MAX, cool};
 use crate::measure::{cpu, disk};
 use crate::peers::{self, Ground, fio};
 use crate::server::Server;
-use crate::server::memory_limit::MemoryLimit;
+use crate::server::memory_limit::{MemoryLimit, SERVER_BYTES_MIN};
 use crate::server::scratch::Scratch;
 
 /// The share of the file that fits in memory.
@@ -28,7 +28,7 @@ impl Contest<'_> {
         file: &Path,
         comparison: &mut Comparison,
     ) -> anyhow::Result<Outcome> {
-        let allowed = self.args.content_bytes.0 / ALLOWED;
+        let allowed = (self.args.content_bytes.0 / ALLOWED).max(SERVER_BYTES_MIN);
         let limit = match MemoryLimit::new(allowed) {
             Ok(limit) => Some(limit),
             Err(error) => {
@@ -98,7 +98,7 @@ impl Contest<'_> {
             length: self.args.content_bytes.0,
             folder: scratch,
             cores: &self.cores.server,
-            connections: connections(row),
+            connections: row.connections(),
             seed: None,
             interrupt: &self.interrupt,
         };

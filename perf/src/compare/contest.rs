@@ -182,7 +182,7 @@ impl Contest<'_> {
             cores: self.cores.server.clone(),
             folder: folder.clone(),
             sources: vec![file.to_str().context("a path that is not UTF-8")?.to_owned()],
-            connections: connections(row),
+            connections: row.connections(),
             io: self.args.io.clone(),
             // The network sees to it, where it is ours.
             congestion: None,
@@ -190,7 +190,7 @@ impl Contest<'_> {
             egress: None,
             pull_through: None,
         };
-        let torrent = has_blocks(row);
+        let torrent = row.needs_torrent();
         let length = self.args.content_bytes.0;
         let mut server =
             plan.start(&self.interrupt)?.into_server(&plan.program, length, torrent, &self.interrupt)?;
@@ -206,7 +206,7 @@ impl Contest<'_> {
         servers: &mut Vec<(Who, Server)>,
         comparison: &mut Comparison,
     ) -> anyhow::Result<()> {
-        let seed = if has_blocks(row) { Some(self.seed(&mut servers[0].1, scratch)?) } else { None };
+        let seed = if row.needs_torrent() { Some(self.seed(&mut servers[0].1, scratch)?) } else { None };
         for entry in &row.entries[1..] {
             let found = match self.look(entry.who) {
                 Ok(found) => found,
@@ -223,7 +223,7 @@ impl Contest<'_> {
                     length: self.args.content_bytes.0,
                     folder: &folder,
                     cores: &self.cores.server,
-                    connections: connections(row),
+                    connections: row.connections(),
                     seed: seed.as_ref(),
                     interrupt: &self.interrupt,
                 };
@@ -259,14 +259,6 @@ impl Contest<'_> {
         relay.bittorrent.as_mut().context("the relay has no torrent")?.infohash = infohash;
         Ok(Seed { path, infohash, piece_bytes: half.info.piece_bytes })
     }
-}
-
-pub(super) fn connections(row: &Row) -> usize {
-    row.entries.iter().map(|entry| entry.ask.connections()).max().unwrap_or(0)
-}
-
-fn has_blocks(row: &Row) -> bool {
-    row.entries.iter().any(|entry| entry.ask.needs_torrent())
 }
 
 fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {

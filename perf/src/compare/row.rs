@@ -19,6 +19,18 @@ pub(crate) struct Row {
     pub(crate) goals: &'static [Goal],
 }
 
+impl Row {
+    /// The most connections that any entry holds.
+    pub(crate) fn connections(&self) -> usize {
+        self.entries.iter().map(|entry| entry.ask.connections()).max().unwrap_or(0)
+    }
+
+    /// Whether anything of it is over BitTorrent.
+    pub(crate) fn needs_torrent(&self) -> bool {
+        self.entries.iter().any(|entry| entry.ask.needs_torrent())
+    }
+}
+
 /// How a row is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -6,6 +6,7 @@ pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod latency;
 pub(crate) mod memory;
+pub(crate) mod paths;
 pub(crate) mod samples;
 pub(crate) mod syscalls;
 
@@ -122,6 +123,8 @@ pub(crate) fn measure(
         watch.until(Instant::now() + GATHER, || running.board.totals().connections >= wanted)?;
     }
 
+    // Asking costs the server time, so it is done outside of the window.
+    let paths_before = server.metrics.as_ref().and_then(|metrics| metrics.paths().ok());
     let before = Reading::take(server, &running)?;
     running.board.enter(Phase::Measured);
     watch.begin(&before);
@@ -139,6 +142,10 @@ pub(crate) fn measure(
     };
     watch.until(before.at + window.duration, enough)?;
     let after = Reading::take(server, &running)?;
+    let paths = paths_before.and_then(|before| {
+        let after = server.metrics.as_ref()?.paths().ok()?;
+        Some(paths::since(&before, after))
+    });
     let samples = watch.samples;
     if window.system_calls {
         running.board.enter(Phase::Unmeasured);
@@ -149,7 +156,8 @@ pub(crate) fn measure(
     let board = running.board.clone();
     let recorded = running.finish().context("running the load")?;
     let totals = after.totals.since(&before.totals);
-    if totals.answers() == 0 {
+    // With thousands of connections a window may be shorter than any one answer.
+    if totals.bytes() == 0 {
         let errors = board.errors();
         let first = errors.first().map_or("no error either", String::as_str);
         bail!("{} answered nothing: {first}", server.name);
@@ -175,6 +183,7 @@ pub(crate) fn measure(
         bittorrent: Percentiles::of(&recorded.bittorrent),
         memory: samples::most_memory(&samples),
         disk_bytes: disk,
+        paths: paths.unwrap_or_default(),
         runtime: window.runtime,
         changed_at_s,
         samples,
@@ -187,12 +196,13 @@ pub(crate) fn measure(
 #[expect(clippy::cast_precision_loss, reason = "counts of a second are far below 2^53")]
 fn count_calls(running: &Running, pid: u32) -> Option<SystemCalls> {
     let before = running.board.totals();
-    let (calls, counted_by) = syscalls::count(pid)?;
+    let counted = syscalls::count(pid)?;
     let meanwhile = running.board.totals().since(&before);
     Some(SystemCalls {
-        per_gb: calls as f64 / gigabytes(meanwhile.bytes()),
-        per_answer: calls as f64 / meanwhile.answers() as f64,
-        counted_by: counted_by.to_owned(),
+        per_gb: counted.all as f64 / gigabytes(meanwhile.bytes()),
+        per_answer: counted.all as f64 / meanwhile.answers() as f64,
+        sending_per_answer: counted.sending as f64 / meanwhile.answers() as f64,
+        counted_by: counted.by.to_owned(),
     })
 }
 

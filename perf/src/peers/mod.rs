@@ -110,6 +110,7 @@ fn seeder(
         pid: Some(process.pid()),
         http: None,
         bittorrent: Some(seed.at(at, ground.length)),
+        metrics: None,
         process: Some(process),
     }
 }

@@ -52,6 +52,7 @@ pub(crate) fn start(program: &Path, flavour: Flavour, ground: &Ground<'_>) -> an
         pid: Some(process.pid()),
         http: Some(HttpFile { address, host: address.to_string(), path, length: ground.length }),
         bittorrent: None,
+        metrics: None,
         process: Some(process),
     };
     let answers = || Ok(fetch::get(address, "test", "/none").is_ok().then_some(()));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::svg::{escape, histogram, lines, stacked_bars};
 use super::table::{rows, title};
-use super::{Measurement, Percentiles, Report};
+use super::{Measurement, Percentiles, Report, sweep};
 
 /// Measurements with fewer samples have no course worth drawing.
 const SAMPLES_MIN: usize = 8;
@@ -68,23 +68,13 @@ fn put_costs(page: &mut String, measurements: &[Measurement]) {
     }
     put(page, "<h2>CPU seconds per GB delivered</h2>");
     put(page, &stacked_bars(&costs, &["server", "load"], "s/GB"));
-    let mut by_connections: Vec<(f64, f64, f64)> = measurements
-        .iter()
-        .filter(|measurement| measurement.swept)
-        .filter_map(|measurement| {
-            let server = measurement.server_cpu?.per_gb;
-            Some((exact(measurement.connections), server, measurement.throughput() / 1e9))
-        })
-        .collect();
-    by_connections.sort_by(|a, b| a.0.total_cmp(&b.0));
-    if by_connections.len() > 2 {
-        let costs = by_connections.iter().map(|(connections, cost, _)| (*connections, *cost)).collect();
-        let rates = by_connections.iter().map(|(connections, _, rate)| (*connections, *rate)).collect();
+    let plots = sweep::plots(measurements);
+    if !plots.is_empty() {
         put(page, "<h2>Against the number of connections</h2>");
-        put(page, "<h3>Server CPU seconds per GB</h3>");
-        put(page, &lines(&[("server", costs)], "connections", "s/GB", true));
-        put(page, "<h3>Throughput, GB/s</h3>");
-        put(page, &lines(&[("throughput", rates)], "connections", "GB/s", true));
+    }
+    for (heading, plot) in plots {
+        put(page, &format!("<h3>{heading}</h3>"));
+        put(page, &plot);
     }
 }
 
@@ -164,7 +154,7 @@ mod tests {
         let measurements = [1, 16, 64].map(|connections| Measurement {
             connections,
             workload: format!("HTTP {connections} × <1 MiB>"),
-            swept: true,
+            swept: Some("HTTP".into()),
             samples: course(60, |number| u64::from(number) * 1000),
             ..sample()
         });

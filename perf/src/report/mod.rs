@@ -1,11 +1,13 @@
 //! Results: one [`Measurement`] for each run, a [`Report`] of all, for people as a table and a page, for machines as JSON.
 
+mod axis;
 pub(crate) mod floor;
 pub(crate) mod html;
 pub(crate) mod machine;
 pub(crate) mod pull;
 pub(crate) mod spread;
 pub(crate) mod svg;
+pub(crate) mod sweep;
 pub(crate) mod table;
 
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::load::runtime::Runtime;
 use crate::measure::caps::CapsHeld;
 use crate::measure::latency::{Latencies, Summary};
 use crate::measure::memory::Memory;
+use crate::measure::paths::Path;
 use crate::measure::samples::Sample;
 use crate::measure::syscalls::SystemCalls;
 use spread::Spread;
@@ -53,6 +56,9 @@ pub(crate) struct Measurement {
     pub(crate) memory: Option<Memory>,
     /// Bytes that the server had read from disks; `None` where that cannot be seen.
     pub(crate) disk_bytes: Option<u64>,
+    /// Bytes by the way that they took to the socket, heads included, as the relay counts them; empty where it cannot be asked.
+    #[serde(default)]
+    pub(crate) paths: Vec<Path>,
     /// What drove the load.
     pub(crate) runtime: Runtime,
     /// Seconds into the window when a setting was changed.
@@ -70,9 +76,9 @@ pub(crate) struct Measurement {
     pub(crate) resident_before: Option<f64>,
     /// Where they were counted.
     pub(crate) syscalls: Option<SystemCalls>,
-    /// Whether it is one of a sweep over the number of connections.
+    /// Where it is one of a sweep over the number of connections: what was asked, without that number.
     #[serde(default)]
-    pub(crate) swept: bool,
+    pub(crate) swept: Option<String>,
 }
 
 /// What connections that did nothing cost.

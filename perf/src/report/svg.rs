@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::axis::Axis;
+
 /// Size of a plot, in pixels of its own coordinates.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
@@ -17,6 +19,9 @@ const ROW: f64 = 30.0;
 
 /// Room for the names of horizontal bars.
 const NAMES: f64 = 250.0;
+
+/// Room for one name of a legend.
+const LEGEND: f64 = 175.0;
 
 /// Text that is safe in HTML and SVG.
 pub(crate) fn escape(text: &str) -> String {
@@ -142,7 +147,7 @@ pub(crate) fn lines(series: &[(&str, Vec<(f64, f64)>)], x: &str, y: &str, logari
             }
         }
         if series.len() > 1 {
-            let x = LEFT + 10.0 + 130.0 * len(index);
+            let x = LEFT + 10.0 + LEGEND * len(index);
             put(&mut svg, &format!("<rect x='{x:.1}' y='{TOP}' width='10' height='10' class='{class}'/>"));
             put(&mut svg, &format!("<text x='{:.1}' y='{:.1}'>{}</text>", x + 15.0, TOP + 9.0, escape(name)));
         }
@@ -154,62 +159,6 @@ pub(crate) fn lines(series: &[(&str, Vec<(f64, f64)>)], x: &str, y: &str, logari
 struct Plot {
     x: Axis,
     y: Axis,
-}
-
-/// The values of one direction.
-enum Axis {
-    /// From 0.
-    Linear(f64),
-    Logarithmic(f64, f64),
-}
-
-impl Axis {
-    fn linear(most: f64) -> Self {
-        Axis::Linear(if most > 0.0 { most * 1.05 } else { 1.0 })
-    }
-
-    fn logarithmic(least: f64, most: f64) -> Self {
-        let least = least.max(1e-6);
-        Axis::Logarithmic(least, most.max(least * 1.1))
-    }
-
-    /// 0 at one end, 1 at the other.
-    fn share(&self, value: f64) -> f64 {
-        match self {
-            Axis::Linear(most) => value / most,
-            Axis::Logarithmic(least, most) => (value.max(*least) / least).ln() / (most / least).ln(),
-        }
-    }
-
-    /// Round values to write down.
-    fn ticks(&self) -> Vec<f64> {
-        match self {
-            Axis::Linear(most) => {
-                let rough = most / 4.0;
-                let power = 10f64.powf(rough.log10().floor());
-                let step = [1.0, 2.0, 5.0, 10.0]
-                    .map(|factor| factor * power)
-                    .into_iter()
-                    .find(|step| *step >= rough);
-                let step = step.unwrap_or(rough);
-                (0..=6).map(|count| f64::from(count) * step).filter(|tick| tick <= most).collect()
-            }
-            Axis::Logarithmic(least, most) => {
-                let all: Vec<f64> = (-6..=9)
-                    .flat_map(|power| [1.0, 2.0, 5.0].map(|factor| factor * 10f64.powi(power)))
-                    .filter(|tick| tick >= least && tick <= most)
-                    .collect();
-                // Over many decades only the powers of ten.
-                if all.len() > 10 {
-                    all.into_iter()
-                        .filter(|tick| (tick.log10() - tick.log10().round()).abs() < 1e-9)
-                        .collect()
-                } else {
-                    all
-                }
-            }
-        }
-    }
 }
 
 impl Plot {
@@ -268,6 +217,16 @@ impl Plot {
     }
 }
 
+/// A plot as a picture of its own, with the colours that the page would have given it.
+pub(crate) fn standalone(svg: &str) -> String {
+    let style = "<style>text { font: 12px system-ui, sans-serif; fill: #5b6b7b; } .name { text-anchor: end; } .middle { text-anchor: middle; } \
+                 .grid { stroke: #cfd6dd; } .axis { stroke: #5b6b7b; } .line { fill: none; stroke-width: 2; } \
+                 .a { fill: #3f83cc; } .b { fill: #dd7a2f; } .c { fill: #2f8f6b; } .d { fill: #8a5cc2; } \
+                 .a-line { stroke: #3f83cc; } .b-line { stroke: #dd7a2f; } .c-line { stroke: #2f8f6b; } .d-line { stroke: #8a5cc2; }</style>";
+    let svg = svg.replacen("<svg ", "<svg xmlns='http://www.w3.org/2000/svg' ", 1);
+    svg.replacen('>', &format!(">{style}"), 1) + "\n"
+}
+
 fn open(width: f64, height: f64, title: &str) -> String {
     format!("<svg viewBox='0 0 {width} {height}' role='img' aria-label='{}'>", escape(title))
 }
@@ -318,13 +277,6 @@ mod tests {
         check(&lines(&[("one", vec![(0.0, 3.0), (2.0, 4.0)]), ("two", vec![(1.0, 1.0)])], "x", "y", false));
         assert!(lines(&[("one", vec![(0.0, 3.0)])], "x", "y", false).is_empty(), "a point is no line");
         assert!(histogram(&[], "ms").is_empty());
-    }
-
-    #[test]
-    fn ticks_are_round_and_few() {
-        assert_eq!(Axis::linear(0.37).ticks(), [0.0, 0.1, 0.2, 0.30000000000000004]);
-        assert_eq!(Axis::logarithmic(0.8, 60.0).ticks(), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
-        assert_eq!(Axis::logarithmic(0.01, 5000.0).ticks().len(), 6);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use millrace_proto::units::{Rate, Size};
 
 use crate::measure::caps::{CapHeld, CapsHeld};
+use crate::measure::paths::Path;
 use crate::measure::syscalls::SystemCalls;
 
 use super::{Measurement, Percentiles, Report};
@@ -97,11 +98,22 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
         }
     }
     if let Some(calls) = &measurement.syscalls {
-        let SystemCalls { per_gb, per_answer, counted_by } = calls;
+        let SystemCalls { per_gb, per_answer, sending_per_answer, counted_by } = calls;
         rows.push((
             "system calls",
-            format!("{per_gb:.0} per GB, {per_answer:.2} per answer (by {counted_by})"),
+            format!(
+                "{per_gb:.0} per GB, {per_answer:.2} per answer, {sending_per_answer:.2} of them to send (by {counted_by})"
+            ),
         ));
+    }
+    if !measurement.paths.is_empty() {
+        let all: u64 = measurement.paths.iter().map(|path| path.bytes).sum();
+        let share = |path: &Path| {
+            let percent = super::gigabytes(path.bytes) / super::gigabytes(all) * 100.0;
+            format!("{} {percent:.1} %", path.name)
+        };
+        let shares: Vec<String> = measurement.paths.iter().map(share).collect();
+        rows.push(("sent by", format!("{}, of {}", shares.join(", "), Size(all))));
     }
     if let Some(memory) = measurement.memory {
         let (resident, anonymous) = (Size(memory.resident_bytes), Size(memory.anonymous_bytes));

@@ -11,6 +11,9 @@ use anyhow::{Context as _, bail};
 const PLACES: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
+/// What a server needs for itself, whatever it serves: with less it would be ended.
+pub(crate) const SERVER_BYTES_MIN: u64 = 160 << 20;
+
 /// Time for the last process to leave.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::interrupt::Interrupt;
+use crate::measure::paths::Metrics;
 
 /// Time a server may take to start, or to end when told to.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,6 +75,8 @@ pub(crate) struct Server {
     pub(crate) pid: Option<u32>,
     pub(crate) http: Option<HttpFile>,
     pub(crate) bittorrent: Option<Torrent>,
+    /// Where it tells how it sends, if it is a relay.
+    pub(crate) metrics: Option<Metrics>,
     /// Ends it, if it is ours. Declared last: it goes after everything that talks to it.
     pub(crate) process: Option<Process>,
 }

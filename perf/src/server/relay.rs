@@ -12,6 +12,7 @@ use millrace_proto::admin::ContentStatus;
 use super::remote::{InfohashKind, Remote};
 use super::{PATIENCE, Process, Server, fetch, find_in_path, free_address, is_program};
 use crate::interrupt::Interrupt;
+use crate::measure::paths::Metrics;
 
 /// The program's name.
 const NAME: &str = "millrace-relay";
@@ -85,6 +86,7 @@ pub(crate) fn version(program: &Path) -> String {
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) process: Process,
+    admin: PathBuf,
     pub(crate) remote: Remote,
 }
 
@@ -134,7 +136,7 @@ impl RelayPlan {
             infohash: self.infohash,
         };
         process.wait_until("answer", PATIENCE, interrupt, || Ok(remote.is_ready().then_some(())))?;
-        Ok(Relay { process, remote })
+        Ok(Relay { process, admin: self.admin(), remote })
     }
 
     /// `millrace-relay add URL --metainfo FILE` at the relay that runs by this plan.
@@ -183,6 +185,7 @@ impl Relay {
         let content = self.process.wait_until("complete content", within, interrupt, complete)?;
         let mut server = self.remote.describe(&content, torrent)?;
         server.version = version(program);
+        server.metrics = Some(Metrics::Socket(self.admin));
         server.pid = Some(self.process.pid());
         server.process = Some(self.process);
         Ok(server)

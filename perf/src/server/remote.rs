@@ -103,6 +103,7 @@ impl Remote {
             pid: None,
             http: Some(file),
             bittorrent: if torrent { Some(self.torrent(content)?) } else { None },
+            metrics: None,
             process: None,
         })
     }

@@ -97,7 +97,14 @@ impl Relay {
         ]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut relay = Relay { child, http };
-        relay.until("it answers", |relay| relay.get("/readyz").starts_with("HTTP/1.1 200"));
+        relay.until("it answers", |relay| {
+            if let Some(status) = relay.child.try_wait().unwrap() {
+                let mut said = String::new();
+                let _ = relay.child.stderr.take().unwrap().read_to_string(&mut said);
+                panic!("the relay ended: {status}\n{said}");
+            }
+            relay.get("/readyz").starts_with("HTTP/1.1 200")
+        });
         relay
     }
 
@@ -233,9 +240,12 @@ fn rings(folder: &Folder, flags: &[&str]) -> (usize, String) {
 fn serve_with_little_memory(folder: &Folder) -> Option<Command> {
     const LIMIT: &str = "--memlock=81920:81920";
     const USER: u32 = 61_234;
-    // Where the program was built not everybody may look.
+    // Where the program was built not everybody may look. By a process of its own, since a file that this one writes to may be open
+    // in what other tests have just forked, and cannot be run then (ETXTBSY).
     let copy = folder.path("millrace-relay");
-    std::fs::copy(env!("CARGO_BIN_EXE_millrace-relay"), &copy).unwrap();
+    assert!(
+        Command::new("cp").args([env!("CARGO_BIN_EXE_millrace-relay"), &copy]).status().unwrap().success()
+    );
     let mut command = Command::new("prlimit");
     command.args([LIMIT, "--"]);
     if nix::unistd::geteuid().is_root() {

@@ -7,6 +7,7 @@ mod hashing;
 pub(crate) mod network;
 mod outcome;
 mod own;
+mod pulling;
 mod residency;
 mod row;
 mod rows;

@@ -20,6 +20,9 @@ use crate::payload::Payload;
 /// Bytes written at a time: small enough that a rate of a few MB/s is smooth.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How far the origin may fall behind its rate and still catch up.
+const LATE_MAX: Duration = Duration::from_millis(20);
+
 /// What an origin serves and how.
 #[derive(Debug, Clone)]
 pub(crate) struct OriginPlan {
@@ -236,7 +239,7 @@ impl Shared {
         while at < body.end {
             let count = usize::try_from(body.end - at).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
             payload.fill(at, &mut chunk[..count]);
-            self.wait_for(count as u64);
+            self.wait_for(count as u64, at > body.start);
             let piece_end = self.plan.piece_bytes.min(self.plan.length);
             let now = Instant::now();
             {
@@ -254,13 +257,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Holds all connections together to the rate: each takes the next free slot of time.
-    fn wait_for(&self, bytes: u64) {
+    /// Holds all connections together to the rate: each takes the next free slot of time. One that goes on with a body and wakes late, as
+    /// it happens on a busy machine, makes up for it.
+    fn wait_for(&self, bytes: u64, goes_on: bool) {
         let Some(rate) = self.plan.rate else { return };
         let now = Instant::now();
         let turn = {
             let mut free_at = lock(&self.free_at);
-            let turn = (*free_at).max(now);
+            let earliest = now.checked_sub(LATE_MAX).filter(|_| goes_on).unwrap_or(now);
+            let turn = (*free_at).max(earliest);
             *free_at = turn + Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate.max(1));
             turn
         };

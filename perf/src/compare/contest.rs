@@ -75,6 +75,9 @@ impl Contest<'_> {
                 Kind::Download => self.download_row(row, comparison)?,
                 Kind::Cold => self.cold_row(row, &file, comparison)?,
                 Kind::Hashing => self.hashing_row(row, comparison)?,
+                Kind::Pulling { delay_ms } => {
+                    self.pulling_row(row, Duration::from_millis(delay_ms), comparison)?
+                }
                 Kind::Scenario(text) => self.own_row(row, text)?,
                 Kind::Scale(scenarios) => self.scale_row(row, scenarios)?,
                 Kind::Shards(text) => match self.shards_row(row, text)? {
@@ -157,7 +160,7 @@ impl Contest<'_> {
         let port = match ask {
             Ask::Ranges { .. } => server.http.as_ref().map(|file| file.address.port()),
             Ask::Blocks { .. } => server.bittorrent.as_ref().map(|torrent| torrent.address.port()),
-            Ask::Download { .. } | Ask::Reads { .. } | Ask::Hash(_) => None,
+            Ask::Download { .. } | Ask::Reads { .. } | Ask::Pull { .. } | Ask::Hash(_) => None,
         };
         let middle = WARM_UP + self.duration / 2;
         let look = port.filter(|_| looks).map(|port| {
@@ -240,7 +243,7 @@ impl Contest<'_> {
     pub(super) fn look(&self, who: Who) -> Found {
         match who {
             // One is there already, the others are no servers.
-            Who::Millrace | Who::Fio | Who::Openssl => Ok(Vec::<Peer>::new()),
+            Who::Millrace | Who::Fio | Who::Openssl | Who::Direct | Who::Origin => Ok(Vec::<Peer>::new()),
             Who::Nginx(flavour) => nginx::look(flavour),
             Who::Libtorrent => libtorrent::look(),
             Who::Transmission => transmission::look(self.own_network),
@@ -282,7 +285,9 @@ fn load(server: &Server, ask: Ask) -> anyhow::Result<Load> {
             let torrent = torrent.with_context(|| format!("{} has no BitTorrent address", server.name))?;
             (None, Some(BittorrentLoad { torrent, connections: leechers, queue }))
         }
-        Ask::Download { .. } | Ask::Reads { .. } | Ask::Hash(_) => bail!("no load of ours asks that"),
+        Ask::Download { .. } | Ask::Reads { .. } | Ask::Pull { .. } | Ask::Hash(_) => {
+            bail!("no load of ours asks that")
+        }
     };
     Ok(Load {
         http,

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Scenario(&'static str),
     /// Scenarios that ask the same of a relay that has more, in turn with the last one, whose relay has little.
     Scale(&'static [&'static str]),
+    /// A content is pulled whole from an origin of bounded rate that waits so many milliseconds before each answer.
+    Pulling { delay_ms: u64 },
     /// A scenario by a relay of two shards, in turn with one of a single shard.
     Shards(&'static str),
 }
@@ -69,6 +71,10 @@ pub(crate) enum Who {
     Libtorrent,
     Transmission,
     Rqbit,
+    /// Nobody between the client and the origin.
+    Direct,
+    /// The rate that the origin is held to.
+    Origin,
 }
 
 /// What is asked of it.
@@ -82,6 +88,8 @@ pub(crate) enum Ask {
     Reads { depth: usize, bytes: u64 },
     /// The whole file by aria2, over HTTP with as many connections as it opens, or over BitTorrent.
     Download { bittorrent: bool },
+    /// One whole file that it has to pull first.
+    Pull { bytes: u64 },
     /// Hashing on one core, in pieces of 1 MiB, out of a buffer that stays in the processor's cache.
     Hash(Digest),
 }
@@ -171,6 +179,7 @@ impl Ask {
             Ask::Blocks { leechers, .. } => leechers,
             Ask::Download { bittorrent: false } => aria2::CONNECTIONS,
             Ask::Download { bittorrent: true } => 1,
+            Ask::Pull { .. } => 1,
             Ask::Reads { .. } | Ask::Hash(_) => 0,
         }
     }
@@ -242,6 +251,7 @@ impl fmt::Display for Ask {
             }
             Ask::Download { bittorrent: false } => write!(f, "aria2, HTTP × {}", aria2::CONNECTIONS),
             Ask::Download { bittorrent: true } => f.write_str("aria2, BitTorrent"),
+            Ask::Pull { bytes } => write!(f, "pull of {}", Size(*bytes)),
             Ask::Hash(Digest::Sha1) => f.write_str("SHA-1"),
             Ask::Hash(Digest::Sha256) => f.write_str("SHA-256"),
         }

@@ -24,6 +24,12 @@ const IDLE: &[Goal] = &[
 /// What more of something may cost.
 const FLAT: &[Goal] = &[at_most(Quantity::ServerCpu, 1.1, 1.03)];
 
+/// What a pull owes to the origin's rate, and to a cache.
+const PULL_RATE: &[Goal] = &[
+    Goal { against: &[Who::Origin], ..at_least(Quantity::Throughput, 0.95, 0.99) },
+    Goal { against: &[Who::Nginx(Flavour::Slices)], ..at_least(Quantity::Throughput, 1.0, 1.0) },
+];
+
 /// All of them.
 pub(crate) const ROWS: &[Row] = &[
     Row {
@@ -94,6 +100,20 @@ pub(crate) const ROWS: &[Row] = &[
         kind: Kind::Scenario(include_str!("../../scenarios/faststart-known.toml")),
         entries: &[],
         goals: &[at_most(Quantity::FirstByteAfterPiece, 2.0, 0.5), NOBODY_FAILS],
+    },
+    Row {
+        name: "P8",
+        about: "pull of one content from an origin of 50 MB/s",
+        kind: Kind::Pulling { delay_ms: 0 },
+        entries: &[],
+        goals: PULL_RATE,
+    },
+    Row {
+        name: "P8",
+        about: "pull of one content from an origin of 50 MB/s whose answers take 200 ms to begin",
+        kind: Kind::Pulling { delay_ms: 200 },
+        entries: &[],
+        goals: PULL_RATE,
     },
     Row {
         name: "P9",

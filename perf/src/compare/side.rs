@@ -77,7 +77,10 @@ impl Side {
 
     /// Its line of the table.
     pub(super) fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cell = |spread: Option<Spread>| spread.map_or_else(|| "–".into(), |spread| spread.to_string());
+        let cell = |spread: Option<Spread>| {
+            let spread = spread.filter(|spread| spread.median.is_finite());
+            spread.map_or_else(|| "–".into(), |spread| spread.to_string())
+        };
         let cost = cell(self.spread(|run| Quantity::ServerCpu.of(run)));
         let both = cell(self.spread(|run| run.total_cpu_per_gb().unwrap_or(f64::NAN)));
         let rates = self.spread(Measurement::throughput);

@@ -28,30 +28,26 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     if !config.store.exists() {
         check_local(&sources)?;
     }
-    let running = Running::start(config).map_err(|error| anyhow!("{error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no descriptors for the main thread")?;
+    // From here on a signal is a wish to drain: also before the first client is answered, and while an origin is asked.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let running = Running::start(config).map_err(|error| anyhow!("{error}"))?;
     let relay = Arc::clone(running.relay());
+    terminal.announce(&relay);
     let ended = runtime.block_on(async {
-        // From here on a signal is a wish to drain, also while an origin is asked.
-        let mut signals = Signals::new()?;
-        terminal.announce(&relay);
         tokio::select! {
-            wished = serve(&relay, &sources, &terminal) => wished?,
-            () = signals.any() => {}
+            wished = serve(&relay, &sources, &terminal) => wished,
+            () = signals.any() => Ok(()),
         }
-        anyhow::Ok(signals)
     });
     terminal.clear();
-    let mut signals = match ended {
-        Ok(signals) => signals,
-        Err(error) => {
-            running.drain();
-            return Err(error.into());
-        }
-    };
+    if let Err(error) = ended {
+        running.drain();
+        return Err(error.into());
+    }
     tracing::info!("draining: no new connections; a second signal ends at once");
     // The second signal is waited for on this thread's runtime while the drain blocks another.
     let drained = std::thread::spawn(move || running.drain());

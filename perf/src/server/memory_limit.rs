@@ -17,7 +17,7 @@ pub(crate) const SERVER_BYTES_MIN: u64 = 160 << 20;
 /// Time for the last process to leave.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A group; it goes away with this value, which has to outlive the processes in it.
+/// A group; it goes away with this value. Processes that are still in it then go on without a bound.
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
     group: PathBuf,
@@ -64,6 +64,13 @@ impl MemoryLimit {
 
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
+        // Who is still in it goes on without a bound.
+        let procs = std::fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines() {
+            let parent = self.group.parent().unwrap_or(Path::new("/")).join("cgroup.procs");
+            // It may have ended by itself.
+            let _ = std::fs::write(parent, pid);
+        }
         let began = Instant::now();
         // A group cannot go before its last process is gone for good, which takes a moment after it was waited for.
         while std::fs::remove_dir(&self.group).is_err() && began.elapsed() < PATIENCE {

@@ -104,11 +104,15 @@ impl<F: FnMut(Outward)> Driver<F> {
             let count = self.wait(&mut events)?;
             self.now = clock::now();
             self.sender.begin_turn(self.now);
+            // First, so that who was told of a content and asks for it finds that the shard knows it.
+            let drains = self.read_mail();
             for event in &events[..count] {
                 self.handle_readiness(event)?;
             }
             self.receive_all();
-            self.read_mail();
+            if drains {
+                self.drain();
+            }
             self.deliver(Event::Turn);
             self.listeners.wake(&self.epoll, self.now)?;
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
@@ -284,13 +288,21 @@ impl<F: FnMut(Outward)> Driver<F> {
         }
     }
 
-    fn read_mail(&mut self) {
+    /// Delivers all news but one, and says whether that is among them: a drain comes after what was accepted before it.
+    fn read_mail(&mut self) -> bool {
+        let mut drains = false;
         while let Some(news) = self.mailbox.next() {
-            if matches!(news, News::Drain) {
-                self.listeners.close();
+            match news {
+                News::Drain => drains = true,
+                news => self.deliver(Event::News(news)),
             }
-            self.deliver(Event::News(news));
         }
+        drains
+    }
+
+    fn drain(&mut self) {
+        self.listeners.close();
+        self.deliver(Event::News(News::Drain));
     }
 
     /// Gives an event to the engine and carries out what it leads to.

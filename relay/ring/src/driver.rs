@@ -111,7 +111,12 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             self.now = clock::now();
             self.sender.begin_turn(self.now);
             self.reap(&mut reaped);
-            self.read_mail();
+            // First, so that who was told of a content and asks for it finds that the shard knows it.
+            let drains = self.read_mail();
+            self.handle_all(&mut reaped);
+            if drains {
+                self.drain();
+            }
             self.deliver(Event::Turn);
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             self.counters.loop_durations.record_ns(loop_ns);
@@ -157,18 +162,29 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         if self.ring.reap(reaped) {
             self.counters.ring_overflows.increment();
         }
+    }
+
+    fn handle_all(&mut self, reaped: &mut Vec<cqueue::Entry>) {
         for completion in reaped.drain(..) {
             self.handle_completion(&completion);
         }
     }
 
-    fn read_mail(&mut self) {
+    /// Delivers all news but one, and says whether that is among them: a drain comes after what was accepted before it.
+    fn read_mail(&mut self) -> bool {
+        let mut drains = false;
         while let Some(news) = self.mailbox.mailbox.next() {
-            if matches!(news, News::Drain) {
-                self.close_listeners();
+            match news {
+                News::Drain => drains = true,
+                news => self.deliver(Event::News(news)),
             }
-            self.deliver(Event::News(news));
         }
+        drains
+    }
+
+    fn drain(&mut self) {
+        self.close_listeners();
+        self.deliver(Event::News(News::Drain));
     }
 
     /// Gives an event to the engine and carries out what it leads to.
@@ -300,6 +316,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         while self.is_in_flight() {
             self.ring.wait(None)?;
             self.reap(&mut reaped);
+            self.handle_all(&mut reaped);
         }
         assert!(!self.is_in_flight() && self.table.is_empty(), "the ring ends with operations in flight");
         self.buffers.retire(self.ring.submitter())

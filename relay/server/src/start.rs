@@ -134,6 +134,11 @@ impl Running {
             unreachable!("there is one mailbox more than there are shards")
         };
         let shards = Shards::new(postboxes);
+        // Before ingest starts: whatever changes after that is told by ingest, to the control thread as well, so nobody is told of a
+        // content that a shard does not know.
+        for content in store.contents() {
+            shards.broadcast(|| News::Put(Arc::clone(&content)));
+        }
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
@@ -353,10 +358,6 @@ impl Threads {
             sender,
             counters,
         };
-        // Contents that are there already; what comes after this is told by ingest.
-        for content in relay.store.contents() {
-            relay.shards.post(id, News::Put(content));
-        }
         let ingest = relay.ingest.clone();
         let outward = move |outward| match outward {
             Outward::Demand { content, offset, bytes } => ingest.demand(content, offset, bytes),

@@ -93,7 +93,7 @@ pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
 }
 
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { relay, mut asks, news, udp, metrics, admin } = parts;
+    let Parts { relay, mut asks, mut news, udp, metrics, admin } = parts;
     let reachable = Reachable {
         public: relay.public_url.host().and_then(|host| match host {
             url::Host::Ipv4(v4) => Some(v4.into()),
@@ -112,8 +112,9 @@ async fn run(parts: Parts) -> io::Result<()> {
         announcer,
         covered: HashMap::new(),
     };
-    for content in relay.store.contents() {
-        ears.note(News::Put(content));
+    // What was there before anything began is in the first answer.
+    while let Some(first) = news.next() {
+        ears.note(first);
     }
     let (events, announcer) = (ears.events.clone(), ears.announcer.clone());
     let udp = tokio::net::UdpSocket::from_std(udp)?;

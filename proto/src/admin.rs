@@ -3,6 +3,8 @@
 //! Requests refuse unknown keys, so that a misspelt one is an error and not a silence. Answers are read leniently, so that an
 //! older reader survives a newer relay. What is not known yet is `null`.
 
+pub mod caps;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,7 @@ use millrace_pagecache::layout::{FileIndex, PieceIndex};
 use millrace_proto::id::ContentId;
 
 use crate::ids::{ConnId, Protocol};
+use crate::limits::Limits;
 
 /// One event, delivered by a back end.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub enum News {
     },
     /// Take no new connections, finish running answers, then close.
     Drain,
+    /// Other times and counts; what sizes memory is as it was at start.
+    Limits(Arc<Limits>),
 }
 
 /// What the control thread answers.

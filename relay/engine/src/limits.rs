@@ -43,6 +43,25 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
+impl Limits {
+    /// These, with the times of `other` and its bound on the connections of an address: what may change while a shard runs, since
+    /// nothing was made to that measure.
+    #[must_use]
+    pub fn with_times_of(&self, other: &Limits) -> Limits {
+        Limits {
+            connections_per_address_max: other.connections_per_address_max,
+            head_timeout: other.head_timeout,
+            idle_timeout: other.idle_timeout,
+            stall_timeout: other.stall_timeout,
+            park_timeout: other.park_timeout,
+            handshake_timeout: other.handshake_timeout,
+            peer_idle_timeout: other.peer_idle_timeout,
+            drain_timeout: other.drain_timeout,
+            ..self.clone()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

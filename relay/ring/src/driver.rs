@@ -104,7 +104,8 @@ struct Driver<'r, F> {
 impl<F: FnMut(Outward)> Driver<'_, F> {
     fn turn_until_drained(&mut self) -> io::Result<()> {
         let mut reaped = Vec::new();
-        while !self.shard.is_drained() {
+        // A connection that came while its accept was being cancelled is nobody's but ours.
+        while !(self.shard.is_drained() && self.listeners.is_closed()) {
             self.submit_standing_requests();
             self.begin_reads();
             self.wait()?;

@@ -27,15 +27,25 @@ pub fn make_listener(address: SocketAddr, reuse_port: bool, congestion: Option<&
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    if let Some(name) = congestion {
-        socket.set_tcp_congestion(name.as_bytes())?;
-    }
-    // Accepted sockets inherit both, which saves two system calls a connection.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+    tune_listener(&socket, congestion)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Sets what accepted sockets inherit from a listener, which saves system calls with each, and what the listener needs itself:
+/// non-blocking. For one that was made elsewhere; [`make_listener`] has done it.
+///
+/// # Errors
+/// The congestion control is not loaded.
+pub fn tune_listener(socket: impl AsFd, congestion: Option<&str>) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    socket.set_nonblocking(true)?;
+    if let Some(name) = congestion {
+        socket.set_tcp_congestion(name.as_bytes())?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
 }
 
 /// Sets what an accepted socket needs, whatever listener it came by (one passed in by systemd has none of our options): non-blocking,

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use millrace_send::socket::make_listener;
+use millrace_send::socket::{make_listener, tune_listener};
 use socket2::SockRef;
+
+use crate::service::inherited::deal;
 
 /// How often a port that is in use is tried again, and how long after the last time: a second in all.
 const TRIES_MAX: u32 = 20;
@@ -73,6 +75,33 @@ pub fn tcp(
         .map(|_| make_listener(address, true, congestion).map_err(failed))
         .collect::<Result<_, _>>()?;
     Ok((address, listeners))
+}
+
+/// Makes sockets that a service manager opened listen as ours do, and deals them to the shards. The port is not taken first as in
+/// [`tcp`]: whoever opened them has it.
+///
+/// # Errors
+/// The congestion control is not loaded, or there are no descriptors.
+pub fn inherited(
+    sockets: Vec<OwnedFd>,
+    shards: usize,
+    congestion: Option<&str>,
+    flag: &'static str,
+) -> Result<(SocketAddr, Vec<Vec<OwnedFd>>), ListenError> {
+    let unknown = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0);
+    let first = sockets.first().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)).and_then(local);
+    let address = first.map_err(|error| ListenError::from(error, unknown, flag))?;
+    let failed = |error| ListenError::from(error, address, flag);
+    if sockets.len() != shards {
+        tracing::warn!(
+            sockets = sockets.len(),
+            shards,
+            "the service manager hands over another number of sockets for {flag} than there are shards: all are served, not all as fast; \
+             write one ListenStream= line with ReusePort=yes for each shard"
+        );
+    }
+    sockets.iter().try_for_each(|socket| tune_listener(socket, congestion)).map_err(failed)?;
+    Ok((address, deal(sockets, shards).map_err(failed)?))
 }
 
 /// Opens a UDP socket that does not wait.

@@ -15,6 +15,7 @@ use url::Url;
 
 use crate::config::Config;
 use crate::ingest::Ingest;
+use crate::origins::Origins;
 use crate::shards::Shards;
 
 /// A running relay, seen from its control thread.
@@ -28,6 +29,8 @@ pub struct Relay {
     pub shards: Shards,
     /// What pulls.
     pub ingest: Ingest,
+    /// Origins of pull-through.
+    pub origins: Origins,
     /// What holds across shards.
     pub ledger: Arc<Ledger>,
     /// What each shard counted.

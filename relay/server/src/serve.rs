@@ -1,6 +1,7 @@
-//! `serve`: starts a relay, adds what was named, and waits for a signal or a drain.
+//! `serve`: starts a relay, adds what was named, and waits for a signal or a drain. A service manager is told how it goes.
 
-use std::io::Write;
+use std::convert::Infallible;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use crate::ingest::{AddError, NewPull};
 use crate::logging;
 use crate::relay::Relay;
 use crate::run::Failure;
+use crate::service::inherited::Inherited;
+use crate::service::{Notify, Reload, State, Supervision, status, watchdog_interval};
 use crate::start::Running;
 use crate::terminal::Terminal;
 
@@ -22,8 +25,10 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
         println(config.to_string().trim_end());
         return Ok(());
     }
+    let inherited = Inherited::take(environment.variable).map_err(|error| anyhow!("{error}"))?;
     let terminal = Terminal::new();
-    logging::start(config.log_format, terminal.log_writer());
+    let levels = logging::start(config.log_format, &config.log_level, terminal.log_writer());
+    let mut reload = Reload::new(args, environment, levels, &config);
     let sources = config.sources.clone();
     if !config.store.exists() {
         check_local(&sources)?;
@@ -34,15 +39,23 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
         .context("no descriptors for the main thread")?;
     // From here on a signal is a wish to drain: also before the first client is answered, and while an origin is asked.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let running = Running::start(config).map_err(|error| anyhow!("{error}"))?;
+    let mut reloads = runtime.block_on(async { Reloads::new() })?;
+    let running = Running::start_on(config, inherited).map_err(|error| anyhow!("{error}"))?;
     let relay = Arc::clone(running.relay());
     terminal.announce(&relay);
+    let notify = Arc::new(Notify::from_environment(environment.variable));
+    let watchdog = watchdog_interval(environment.variable);
+    let _supervision = Supervision::start(Arc::clone(&notify), watchdog, Arc::clone(&relay))
+        .context("no thread for the service manager's watchdog")?;
+    notify.send(State::Ready(&status(&relay, &[])));
     let ended = runtime.block_on(async {
         tokio::select! {
             wished = serve(&relay, &sources, &terminal) => wished,
             () = signals.any() => Ok(()),
+            never = reloads.run(|| reload_now(&mut reload, &relay, &notify)) => match never {},
         }
     });
+    notify.send(State::Stopping);
     terminal.clear();
     if let Err(error) = ended {
         running.drain();
@@ -64,6 +77,12 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     }
     terminal.summary(&relay);
     Ok(())
+}
+
+fn reload_now(reload: &mut Reload<'_>, relay: &Relay, notify: &Notify) {
+    notify.send(State::Reloading);
+    let outcome = reload.run(relay);
+    notify.send(State::Ready(&outcome.err().unwrap_or_else(|| status(relay, &[]))));
 }
 
 /// Looks for local sources before a store is made for them: a mistyped name should leave nothing behind. In a store that is there
@@ -131,6 +150,27 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// The signal that asks for a reload (SIGHUP). At a terminal it says that the terminal is gone, and ends the relay as it ends any program.
+struct Reloads(Option<Signal>);
+
+impl Reloads {
+    fn new() -> anyhow::Result<Self> {
+        if std::io::stderr().is_terminal() {
+            return Ok(Reloads(None));
+        }
+        Ok(Reloads(Some(signal(SignalKind::hangup()).context("SIGHUP cannot be waited for")?)))
+    }
+
+    /// Reloads whenever it is asked for.
+    async fn run(&mut self, mut reload: impl FnMut()) -> Infallible {
+        let Some(signal) = &mut self.0 else { return std::future::pending().await };
+        while signal.recv().await.is_some() {
+            reload();
+        }
+        std::future::pending().await
     }
 }
 

@@ -13,7 +13,6 @@ use millrace_engine::counters::Counters;
 use millrace_engine::event::News;
 use millrace_engine::ids::{Protocol, ShardId};
 use millrace_engine::ledger::Ledger;
-
 use millrace_engine::shard::{self, Identity, Shard};
 use millrace_pagecache::disk::Interrupted;
 use millrace_pagecache::{Options, Store, StoreError};
@@ -21,7 +20,6 @@ use millrace_proto::admin::Choice;
 use millrace_ring::Reservation;
 use millrace_send::{HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use url::Url;
 
 use crate::backend::{self, NoUring};
 use crate::config::Config;
@@ -29,10 +27,12 @@ use crate::control::describe::Links;
 use crate::control::socket::{self, SocketFile};
 use crate::control::{self, Asked};
 use crate::ingest::{Ingest, IngestConfig};
-use crate::listen::{self, ListenError};
+use crate::listen::ListenError;
 use crate::machine;
 use crate::relay::{Relay, Stop};
+use crate::service::inherited::Inherited;
 use crate::shards::Shards;
+use crate::sockets::{Sockets, default_public_url};
 
 /// Why a relay does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub struct Running {
     shards: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     ingest: JoinHandle<()>,
-    _admin_file: SocketFile,
+    _admin_file: Option<SocketFile>,
 }
 
 /// Aborts the process when its thread panics: a shard that is gone would be a port that answers to nobody. The message was
@@ -105,7 +105,15 @@ impl Running {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left running then.
-    pub fn start(mut config: Config) -> Result<Running, StartError> {
+    pub fn start(config: Config) -> Result<Running, StartError> {
+        Running::start_on(config, Inherited::default())
+    }
+
+    /// Starts everything, on the sockets that a service manager opened where there are such.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running then.
+    pub fn start_on(mut config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let files_max = limit_descriptors(&mut config);
         let (rings, backend) =
@@ -118,9 +126,14 @@ impl Running {
         tracing::info!(path = %send_path.name, reason = %send_path.reason, "send path");
         tracing::info!(io = %ingest_io.name, reason = %ingest_io.reason, "ingest");
 
-        let sockets = Sockets::open(&config)?;
+        let admin = inherited.admin.take();
+        let sockets = Sockets::open(&config, inherited)?;
         let store = open_store(&config)?;
-        let (admin, admin_file) = socket::make(&config.admin)?;
+        // The file of an inherited socket belongs to who made it.
+        let (admin, admin_file) = match admin {
+            Some(admin) => (admin, None),
+            None => socket::make(&config.admin).map(|(admin, file)| (admin, Some(file)))?,
+        };
         let shard_count = config.cores.len();
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
         let (mut postboxes, mut mailboxes) = (Vec::new(), Vec::new());
@@ -142,14 +155,16 @@ impl Running {
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
-        let (ingest, ingest_thread) =
-            Ingest::start(IngestConfig::new(&config, links, way), Arc::clone(&store), shards.clone())
-                .map_err(|error| StartError::Ingest(error.to_string()))?;
+        let ingest_config = IngestConfig::new(&config, links, way);
+        let origins = ingest_config.origins.clone();
+        let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())
+            .map_err(|error| StartError::Ingest(error.to_string()))?;
         let relay = Arc::new(Relay {
             ledger: Arc::new(Ledger::new(config.egress)),
             store,
             shards,
             ingest,
+            origins,
             counters,
             headers: Arc::new(HeaderTables::default()),
             peer_id: machine::peer_id().map_err(kernel("no peer id"))?,
@@ -242,41 +257,6 @@ fn store_error(error: StoreError) -> StartError {
     }
 }
 
-/// Every socket that others see.
-struct Sockets {
-    http: (std::net::SocketAddr, Vec<OwnedFd>),
-    bittorrent: (std::net::SocketAddr, Vec<OwnedFd>),
-    udp: std::net::UdpSocket,
-    metrics: Option<std::net::TcpListener>,
-}
-
-impl Sockets {
-    fn open(config: &Config) -> Result<Self, StartError> {
-        let shards = config.cores.len();
-        let http = listen::tcp(config.http, shards, config.congestion.as_deref(), "--http")?;
-        let bittorrent = listen::tcp(config.bittorrent, shards, config.congestion.as_deref(), "--bt")?;
-        let udp = listen::udp(bittorrent.0, "--bt")?;
-        let metrics = config.metrics.map(|address| listen::tcp(address, 1, None, "--metrics")).transpose()?;
-        let metrics = metrics.and_then(|(_, listeners)| listeners.into_iter().next()).map(Into::into);
-        Ok(Sockets { http, bittorrent, udp, metrics })
-    }
-}
-
-/// `http://`, the first address of this machine that is not loopback, and the port. A relay bound to one address names that.
-fn default_public_url(sockets: &Sockets) -> Url {
-    let address = sockets.http.0;
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => Some(ip),
-        ip => listen::local_addresses().into_iter().find(|local| ip.is_ipv6() || local.is_ipv4()),
-    };
-    let host = ip.map_or_else(
-        || format!("localhost:{}", address.port()),
-        |ip| std::net::SocketAddr::new(ip, address.port()).to_string(),
-    );
-    Url::parse(&format!("http://{host}/"))
-        .unwrap_or_else(|_| unreachable!("an address and a port make a URL"))
-}
-
 /// What the threads are started with.
 struct Threads {
     relay: Arc<Relay>,
@@ -290,7 +270,7 @@ impl Threads {
     fn start(
         mut self,
         sockets: Sockets,
-        (admin, admin_file): (UnixListener, SocketFile),
+        (admin, admin_file): (UnixListener, Option<SocketFile>),
         mailboxes: Vec<Mailbox>,
         control_mailbox: Mailbox,
         ingest: JoinHandle<()>,
@@ -308,7 +288,9 @@ impl Threads {
         let listeners = sockets.http.1.into_iter().zip(sockets.bittorrent.1);
         let (mut rings, mut shards) = (std::mem::take(&mut self.rings).into_iter(), Vec::new());
         for ((number, mailbox), (http, bittorrent)) in mailboxes.into_iter().enumerate().zip(listeners) {
-            let listeners = vec![(http, Protocol::Http), (bittorrent, Protocol::BitTorrent)];
+            let http = http.into_iter().map(|socket| (socket, Protocol::Http));
+            let bittorrent = bittorrent.into_iter().map(|socket| (socket, Protocol::BitTorrent));
+            let listeners = http.chain(bittorrent).collect();
             shards.push(self.start_shard(number, rings.next(), mailbox, listeners, asks.clone())?);
         }
         Ok(Running { relay: self.relay, shards, control, ingest, _admin_file: admin_file })

@@ -42,6 +42,7 @@ impl Trace {
             News::Changed(id) => (23, Some(*id)),
             News::Answer { .. } => (24, None),
             News::Drain => (25, None),
+            News::Limits(_) => (26, None),
         };
         self.note(kind, None, content.map_or(0, |id| fold(&id.0)));
     }

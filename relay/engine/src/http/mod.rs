@@ -8,6 +8,8 @@ mod body;
 mod file_fields;
 mod route;
 
+use std::time::Duration;
+
 use millrace_proto::http::request::{self, Body as RequestBody, Parsed, Request};
 
 use crate::counters::Reason;
@@ -15,7 +17,7 @@ use crate::event::Answer;
 use crate::ids::Now;
 use crate::limits::Limits;
 use crate::op::Op;
-use crate::session::{Context, End, Step};
+use crate::session::{Context, End, Shared, Step};
 use crate::shard::{Deadline, after};
 
 pub(crate) use file_fields::Prepared;
@@ -29,6 +31,9 @@ const INPUT_HEADS_MAX: usize = 2;
 
 /// Room for input that a connection keeps while it is idle: most requests of downloaders fit, and need no allocation.
 const INPUT_BYTES_KEPT: usize = 512;
+
+/// How long a drain waits for the first byte of a connection that has just been accepted.
+const FIRST_HEAD_IN_DRAIN: Duration = Duration::from_secs(1);
 
 /// What a session is doing.
 #[derive(Debug)]
@@ -57,13 +62,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(now: Now, limits: &Limits) -> Self {
+    pub(crate) fn new(now: Now, shared: &Shared) -> Self {
+        let head_by = match shared.draining {
+            false => after(now, shared.limits.head_timeout, Reason::SlowHead),
+            true => after(now, FIRST_HEAD_IN_DRAIN, Reason::Draining),
+        };
         Session {
             input: Vec::new(),
             receiving: true,
             input_ended: false,
             state: State::Head,
-            head_by: after(now, limits.head_timeout, Reason::SlowHead),
+            head_by,
             asked: now,
         }
     }
@@ -115,6 +124,11 @@ impl Session {
 
     pub(crate) fn handle_drain(&mut self, cx: &mut Context<'_>) -> Step {
         match self.state {
+            // Its first request is on its way, and would be lost. Between requests a client knows that it may be (RFC 9112 §9.3.1).
+            State::Head if self.input.is_empty() && self.head_by.reason == Reason::SlowHead => {
+                self.head_by = after(cx.now, FIRST_HEAD_IN_DRAIN, Reason::Draining);
+                Ok(())
+            }
             State::Head if cx.output.is_empty() && self.input.is_empty() => {
                 Err(End::AfterOutput(Reason::Draining))
             }

@@ -64,7 +64,8 @@ impl Shard {
         ops: &mut Ops,
     ) {
         let shared = &mut self.shared;
-        let refusal = if shared.draining {
+        // What comes over HTTP was accepted on its way into the drain, and nobody else will answer it.
+        let refusal = if shared.draining && protocol == Protocol::BitTorrent {
             Some(Reason::Draining)
         } else if !shared.ledger.addresses.enter(peer.ip(), shared.limits.connections_per_address_max) {
             Some(Reason::TooManyFromAddress)
@@ -80,7 +81,7 @@ impl Shard {
             Protocol::Http => {
                 shared.counters.accepted_http.increment();
                 shared.counters.connections_http.increment();
-                Session::Http(http::Session::new(now, &shared.limits))
+                Session::Http(http::Session::new(now, shared))
             }
             Protocol::BitTorrent => {
                 shared.counters.accepted_bittorrent.increment();

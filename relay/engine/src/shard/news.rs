@@ -40,6 +40,7 @@ impl Shard {
                 Session::BitTorrent(_) => Ok(()),
             }),
             News::Drain => self.drain(now, ops),
+            News::Limits(limits) => self.shared.limits = limits,
         }
     }
 

@@ -9,6 +9,7 @@ use millrace_engine::limits::Limits;
 use millrace_pagecache::waiting::SHARDS_MAX;
 use millrace_proto::units::{Rate, Size};
 use socket2::{Domain, Socket, Type};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 use super::check_socket_path;
@@ -18,6 +19,7 @@ use super::{
 };
 use crate::cli::ServeArgs;
 use crate::ingest::ORIGIN_CONNECTIONS;
+use crate::logging;
 
 /// Where the kernel lists its congestion controls.
 const CONGESTION_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
@@ -155,6 +157,8 @@ impl Config {
                 log_kind,
             )?
             .unwrap_or(LogFormat::Text),
+            log_level: optional(lookup.entry("log-level", &file.log_level), logging::levels)?
+                .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
             limits: limits(&lookup, &file.limits)?,
             origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
             origin_connections: optional(
@@ -412,6 +416,7 @@ mod tests {
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);
         check_error("ingest-io = \"ring\"", &["relay.toml:1: ingest-io", "auto, uring or pwrite"]);
+        check_error("log-level = \"debgu\"", &["relay.toml:1: log-level", "`debgu`", "debug"]);
         check_error("io = \"epoll\"\ningest-io = \"uring\"", &["relay.toml:2: ingest-io", "no ring"]);
     }
 

@@ -1,5 +1,5 @@
-//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `origin-ca`, `origin-connections`,
-//! `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
+//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `log-level`, `origin-ca`,
+//! `origin-connections`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +54,7 @@ pub(super) struct File {
     pub(super) ingest_io: Entry,
     pub(super) congestion: Entry,
     pub(super) log_format: Entry,
+    pub(super) log_level: Entry,
     pub(super) origin_ca: Entry,
     pub(super) origin_connections: Entry,
     #[serde(default)]
@@ -120,4 +121,98 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<File, String> {
         };
         format!("{place}: {}", error.message().replace('\n', " "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::{Visitor, value};
+    use serde::forward_to_deserialize_any;
+
+    use super::*;
+
+    /// What the package installs as `/etc/millrace/relay.toml`.
+    const EXAMPLE: &str = include_str!("../../../../systemd/relay.toml");
+
+    /// A deserializer that only looks at which fields it is asked for.
+    struct Fields<'a>(&'a mut Vec<String>);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = value::Error;
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            _visitor: V,
+        ) -> Result<V::Value, value::Error> {
+            self.0.extend(fields.iter().map(|field| (*field).to_owned()));
+            Err(serde::de::Error::custom("only the fields were asked for"))
+        }
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, value::Error> {
+            Err(serde::de::Error::custom("not a struct"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq
+            tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn keys<'de, T: Deserialize<'de>>() -> Vec<String> {
+        let mut keys = Vec::new();
+        assert!(T::deserialize(Fields(&mut keys)).is_err() && !keys.is_empty());
+        keys
+    }
+
+    /// The example with every key in force.
+    fn uncommented() -> String {
+        let uncomment = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|begin: char| begin == '[' || begin.is_ascii_lowercase()) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{line}\n"),
+        };
+        EXAMPLE.lines().map(uncomment).collect()
+    }
+
+    #[test]
+    fn the_example_configuration_has_every_key_and_no_other() {
+        let text = uncommented();
+        parse(Path::new("relay.toml"), &text).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        let has = |table: &toml::Table, keys: Vec<String>| {
+            let missing: Vec<_> = keys.into_iter().filter(|key| !table.contains_key(key)).collect();
+            assert!(missing.is_empty(), "systemd/relay.toml lacks {missing:?}");
+        };
+        has(&table, keys::<File>());
+        has(table["limits"].as_table().unwrap(), keys::<LimitKeys>());
+        has(table["origins"]["releases"].as_table().unwrap(), keys::<OriginKeys>());
+    }
+
+    #[test]
+    fn the_example_configuration_is_good_and_changes_nothing_until_it_is_edited() {
+        use crate::cli::ServeArgs;
+        use crate::config::{Config, Environment};
+
+        let environment = Environment {
+            variable: &|name| (name == "STATE_DIRECTORY").then(|| "/var/lib/millrace".into()),
+            cores_allowed: vec![0, 1],
+            has_ipv6: true,
+        };
+        let check = |text: &str| {
+            let args = ServeArgs { admin: Some("/run/millrace/admin.sock".into()), ..ServeArgs::default() };
+            Config::check(&args, Some((Path::new("relay.toml"), text)), &environment).unwrap().to_string()
+        };
+        let default = check("");
+        assert_eq!(check(EXAMPLE), default);
+        // These have no default to show, and need files and modules that are not everywhere.
+        let examples = ["sources", "public-url", "congestion", "origin-ca"];
+        let is_example = |line: &&str| !examples.iter().any(|key| line.starts_with(&format!("{key} =")));
+        let defaults: Vec<_> =
+            uncommented().lines().filter(is_example).map(|line| format!("{line}\n")).collect();
+        let shown = check(&defaults.concat());
+        let shown = shown.split("\n[origins").next().unwrap();
+        assert_eq!(shown.trim_end(), default.trim_end(), "the values are the defaults");
+    }
 }

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use millrace_engine::limits::Limits;
+use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use crate::cli::ServeArgs;
@@ -102,6 +103,8 @@ pub struct Config {
     pub congestion: Option<String>,
     /// How to write the log.
     pub log_format: LogFormat,
+    /// What to log.
+    pub log_level: Targets,
     /// Bounds of each shard.
     pub limits: Limits,
     /// Certificates (PEM) that origins are trusted by, besides those of the system.

@@ -16,7 +16,7 @@ impl fmt::Display for Config {
         #[rustfmt::skip]
         let Config {
             sources, store, capacity, http, bittorrent, public_url, egress, admin, metrics, cores, io, ingest_io, congestion,
-            log_format, limits: _, origin_ca, origin_connections, origins: _,
+            log_format, log_level, limits: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
         let sources: Vec<_> = sources.iter().map(text).collect();
@@ -43,6 +43,7 @@ impl fmt::Display for Config {
             None => f.write_str("# congestion: the system's\n")?,
         }
         writeln!(f, "log-format = {}", text(log_format.name()))?;
+        writeln!(f, "log-level = {}", text(log_level))?;
         if let Some(file) = origin_ca {
             writeln!(f, "origin-ca = {}", path(file))?;
         }
@@ -156,7 +157,7 @@ mod tests {
         check(
             "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"
              bt = \"[::1]:2\"\npublic-url = \"https://x.example/y\"\negress = \"8Mbit/s\"\nadmin = \"/a.sock\"\nmetrics = \"off\"
-             cores = \"1-2\"\nio = \"epoll\"\ningest-io = \"pwrite\"\nlog-format = \"json\"\norigin-ca = \"/proc/self/status\"\norigin-connections = 3
+             cores = \"1-2\"\nio = \"epoll\"\ningest-io = \"pwrite\"\nlog-format = \"json\"\nlog-level = \"warn,a::b=debug\"\norigin-ca = \"/proc/self/status\"\norigin-connections = 3
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17
              upload-slots = 3\nread-buffers = 4\nhead-timeout = 1\nidle-timeout = 2\nstall-timeout = 3\npark-timeout = 4
              handshake-timeout = 5\npeer-idle-timeout = 6\ndrain-timeout = 7

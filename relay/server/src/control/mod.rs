@@ -221,7 +221,7 @@ impl Ears {
                     self.events.content(&self.questions, &entry);
                 }
             }
-            News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Drain => {}
+            News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Limits(_) | News::Drain => {}
         }
     }
 

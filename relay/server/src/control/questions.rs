@@ -203,7 +203,7 @@ impl Questions {
     /// answer is given to `reply` when the origin has begun to answer, maybe on another thread.
     pub(crate) async fn pull(&self, rest: &str, reply: impl FnOnce(Answer) + Send + 'static) {
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let Some(origin) = self.relay.config.origins.get(name) else {
+        let Some(origin) = self.relay.origins.get(name) else {
             return reply(refusal(404, "No origin of this name is configured."));
         };
         // The shard has refused `..` and its disguises; the look here keeps this safe on its own.
@@ -213,7 +213,7 @@ impl Questions {
         let Ok(permit) = Arc::clone(&self.pulls_pending).acquire_owned().await else {
             return reply(refusal(503, "The relay is stopping."));
         };
-        let request = NewPull::from_origin(format!("{}{path}", origin.url), origin.headers.clone());
+        let request = NewPull::from_origin(format!("{}{path}", origin.url), origin.headers);
         self.relay.ingest.pull(request, move |pulled| {
             reply(pulled_answer(pulled));
             drop(permit);

@@ -61,8 +61,9 @@ impl Pulls {
         if let Some(torrent) = &request.metainfo {
             recipe.add_torrent(torrent)?;
         }
+        let named = self.context().config.origins.urls();
         for origin in &mut recipe.sources.origins {
-            origin.trust_beneath(&self.context().config.origins);
+            origin.trust_beneath(&named);
         }
         recipe.sources.sha256_wanted = recipe.sha256.map(|sha256| HEXLOWER.encode(&sha256));
         let request = NewPull { name: recipe.name.take(), sha256: recipe.sha256, ..request };

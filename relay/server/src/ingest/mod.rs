@@ -48,6 +48,7 @@ use self::pulls::Pulls;
 use self::writes::Writes;
 use crate::config::Config;
 use crate::control::describe::Links;
+use crate::origins::Origins;
 use crate::shards::Shards;
 
 pub use self::error::{AddError, IngestError};
@@ -91,7 +92,7 @@ pub struct IngestConfig {
     /// Threads that hash.
     pub hash_threads: usize,
     /// Origins of the configuration: what lies beneath them is as good as named by the operator.
-    pub origins: Vec<url::Url>,
+    pub origins: Origins,
 }
 
 impl Default for IngestConfig {
@@ -113,7 +114,7 @@ impl Default for IngestConfig {
             commit_bytes: 64 << 20,
             commit_interval: Duration::from_secs(2),
             hash_threads: cores.div_ceil(2).min(8),
-            origins: Vec::new(),
+            origins: Origins::default(),
         }
     }
 }
@@ -123,7 +124,7 @@ impl IngestConfig {
     #[must_use]
     pub fn new(config: &Config, links: Links, way: Way) -> Self {
         let client = ClientConfig { ca_file: config.origin_ca.clone(), ..ClientConfig::default() };
-        let origins = config.origins.values().map(|origin| origin.url.clone()).collect();
+        let origins = Origins::new(config.origins.clone());
         let (store, links) = (config.store.clone(), Some(links));
         let origin_connections_max = config.origin_connections;
         IngestConfig { client, way, store, links, origins, origin_connections_max, ..IngestConfig::default() }

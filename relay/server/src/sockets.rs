@@ -1,0 +1,74 @@
+//! Every socket that others see but the admin one: those that a service manager opened, and the rest by ourselves.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use url::Url;
+
+use crate::config::Config;
+use crate::listen;
+use crate::service::inherited::Inherited;
+use crate::start::StartError;
+
+/// An address, and each shard's sockets that listen there.
+pub(crate) type Listeners = (SocketAddr, Vec<Vec<OwnedFd>>);
+
+/// Every socket that others see.
+pub(crate) struct Sockets {
+    pub(crate) http: Listeners,
+    pub(crate) bittorrent: Listeners,
+    pub(crate) udp: UdpSocket,
+    pub(crate) metrics: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Opens what is not inherited.
+    pub(crate) fn open(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
+        let http = Self::listeners(config, inherited.http, config.http, "--http")?;
+        let bittorrent = Self::listeners(config, inherited.bittorrent, config.bittorrent, "--bt")?;
+        let udp = match inherited.udp {
+            Some(udp) => udp,
+            None => listen::udp(bittorrent.0, "--bt")?,
+        };
+        udp.set_nonblocking(true)
+            .map_err(|source| StartError::Kernel { what: "the UDP socket cannot be used", source })?;
+        let metrics = match (config.metrics, inherited.metrics) {
+            (None, _) => None,
+            (Some(_), Some(inherited)) => Some(inherited),
+            (Some(address), None) => {
+                let (_, listeners) = listen::tcp(address, 1, None, "--metrics")?;
+                listeners.into_iter().next().map(Into::into)
+            }
+        };
+        Ok(Sockets { http, bittorrent, udp, metrics })
+    }
+
+    fn listeners(
+        config: &Config,
+        inherited: Vec<OwnedFd>,
+        address: SocketAddr,
+        flag: &'static str,
+    ) -> Result<Listeners, StartError> {
+        let (shards, congestion) = (config.cores.len(), config.congestion.as_deref());
+        if !inherited.is_empty() {
+            return Ok(listen::inherited(inherited, shards, congestion, flag)?);
+        }
+        let (address, sockets) = listen::tcp(address, shards, congestion, flag)?;
+        Ok((address, sockets.into_iter().map(|socket| vec![socket]).collect()))
+    }
+}
+
+/// `http://`, the first address of this machine that is not loopback, and the port. A relay bound to one address names that.
+pub(crate) fn default_public_url(sockets: &Sockets) -> Url {
+    let address = sockets.http.0;
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => Some(ip),
+        ip => listen::local_addresses().into_iter().find(|local| ip.is_ipv6() || local.is_ipv4()),
+    };
+    let host = ip.map_or_else(
+        || format!("localhost:{}", address.port()),
+        |ip| SocketAddr::new(ip, address.port()).to_string(),
+    );
+    Url::parse(&format!("http://{host}/"))
+        .unwrap_or_else(|_| unreachable!("an address and a port make a URL"))
+}

@@ -1,0 +1,150 @@
+//! The real program under a service manager: what it is told, the watchdog, and reloads.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says where")]
+
+#[path = "support/supervised.rs"]
+mod supervised;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use supervised::{Folder, PATIENCE, Supervised, ask};
+
+/// The port that the relay says it serves HTTP on.
+fn http(relay: &mut Supervised) -> u16 {
+    let mut port = None;
+    relay.until("it says where it serves", |relay| {
+        let log = relay.log();
+        port =
+            log.split("http=127.0.0.1:").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        port.is_some()
+    });
+    port.unwrap()
+}
+
+fn reload(relay: &Supervised) -> String {
+    relay.signal(Signal::SIGHUP);
+    let said = relay.notification("RELOADING=1\nMONOTONIC_USEC=");
+    assert!(!said.iter().any(|said| said.starts_with("READY")), "{said:?}");
+    relay.notification("READY=1\n").pop().unwrap()
+}
+
+#[test]
+fn a_reload_changes_what_can_change_names_the_rest_and_refuses_what_is_wrong() {
+    let folder = Folder::new("reload");
+    folder.configure("http = \"127.0.0.1:0\"\negress = 1000000");
+    let mut relay = Supervised::start(&folder, &[], &[]);
+    let port = http(&mut relay);
+    let mut open = TcpStream::connect(("127.0.0.1", port)).unwrap();
+
+    folder.configure("http = \"127.0.0.1:1\"\negress = 2000000");
+    assert!(reload(&relay).contains("STATUS=Serving 0 contents"));
+    assert!(relay.admin("/v1/caps").contains("2000000"));
+    relay.until("the log says what was done", |relay| relay.log().contains("reloaded changed=egress"));
+    let needs_a_restart = |relay: &mut Supervised| {
+        relay.log().lines().any(|line| line.contains("needs a restart") && line.contains("keys=http"))
+    };
+    relay.until("the log names what was not", needs_a_restart);
+
+    folder.configure("http = \"127.0.0.1:0\"\negress = 3000000\nspeed = 1");
+    let refused = reload(&relay);
+    assert!(
+        refused.contains("Reload refused") && refused.contains("relay.toml:6") && refused.contains("`speed`")
+    );
+    assert!(relay.admin("/v1/caps").contains("2000000"), "what was in force stays");
+
+    // Nobody was disconnected.
+    open.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(ask(&mut open, "/healthz").starts_with("HTTP/1.1 200"));
+    drop(open);
+    relay.signal(Signal::SIGTERM);
+    relay.notification("STOPPING=1\n");
+    assert_eq!(relay.exit_status(), Some(0));
+}
+
+#[test]
+fn a_cap_that_was_set_meanwhile_stays_where_the_file_did_not_change_it() {
+    let folder = Folder::new("caps");
+    folder.configure("http = \"127.0.0.1:0\"\negress = 1000000");
+    let relay = Supervised::start(&folder, &[], &[]);
+    let mut admin = std::os::unix::net::UnixStream::connect(folder.path("admin.sock")).unwrap();
+    let document = r#"{"egress":{"total":7000000}}"#;
+    let head = format!(
+        "PUT /v1/caps HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        document.len()
+    );
+    admin.write_all(format!("{head}{document}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    folder.configure("http = \"127.0.0.1:0\"\negress = 1000000\nlog-level = \"warn\"");
+    reload(&relay);
+    assert!(relay.admin("/v1/caps").contains("7000000"));
+}
+
+#[test]
+fn limits_origins_and_log_levels_change_in_place() {
+    let folder = Folder::new("limits");
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    folder.configure("http = \"127.0.0.1:0\"");
+    let mut relay = Supervised::start(&folder, &[], &[]);
+    let port = http(&mut relay);
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    assert!(ask(connect(), "/pull/late/file").starts_with("HTTP/1.1 404"));
+
+    let address = origin.local_addr().unwrap();
+    folder.configure(&format!(
+        "http = \"127.0.0.1:0\"\nlog-level = \"error\"\n[limits]\nconnections-per-address = 1\n[origins.late]\nurl = \"http://{address}/\""
+    ));
+    reload(&relay);
+    // The origin is asked, whatever comes of it.
+    let mut asking = connect();
+    asking.write_all(b"GET /pull/late/file HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let (_asked, _) = origin.accept().unwrap();
+    // The shard took the news before that request, so this is one connection too many.
+    let mut refused = connect();
+    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0, "closed or reset");
+
+    folder.configure("http = \"127.0.0.1:0\"\nlog-level = \"info\"");
+    assert!(!relay.log().contains("reloaded"), "at that level nothing is said of a reload that went well");
+    reload(&relay);
+    relay.until("it logs again", |relay| relay.log().contains("reloaded changed="));
+}
+
+#[test]
+fn the_watchdog_is_fed_while_every_shard_turns() {
+    let folder = Folder::new("watchdog");
+    folder.configure("http = \"127.0.0.1:0\"");
+    let relay = Supervised::start(&folder, &[("WATCHDOG_USEC", "6000000")], &[]);
+    relay.notification("WATCHDOG=1");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", relay.child.id())).unwrap();
+    let is_shard = |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).unwrap() == "shard-0\n";
+    let shard = threads.map(|thread| thread.unwrap().path()).find(is_shard).unwrap();
+    let shard = Pid::from_raw(shard.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    // One thread alone is stopped by who traces it.
+    if let Err(error) = ptrace::seize(shard, ptrace::Options::empty()) {
+        let _ =
+            writeln!(std::io::stderr(), "skipped: a stuck shard (a thread cannot be traced here: {error})");
+        assert!(std::env::var_os("MILLRACE_REQUIRE_CLIENTS").is_none(), "and it was to be tested");
+        return;
+    }
+    ptrace::interrupt(shard).unwrap();
+    waitpid(shard, Some(WaitPidFlag::__WALL)).unwrap();
+    relay.notification("STATUS=Stuck: shard 0");
+    // It is said at every look, and that is all that is said.
+    for _ in 0..2 {
+        assert_eq!(relay.notification("STATUS=Stuck: shard 0").len(), 1);
+    }
+    ptrace::detach(shard, None).unwrap();
+    relay.notification("WATCHDOG=1");
+    relay.notification("STATUS=Serving");
+}

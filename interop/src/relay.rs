@@ -293,7 +293,8 @@ fn build() -> PathBuf {
     let folder = this.ancestors().nth(2).expect("a folder of the profile");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "millrace-relay", "--bin", "millrace-relay"]);
+    // As `cargo test --workspace` does, or dependencies would have other features and be built again.
+    command.args(["build", "--quiet", "--workspace", "--tests"]);
     command.args(folder.ends_with("release").then_some("--release"));
     command.arg("--target-dir").arg(folder.parent().expect("the target folder"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -6,6 +6,7 @@
 pub mod caps;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +214,8 @@ pub struct RelayStatus {
     pub send_path: Choice,
     /// How pulls write files: pwrite or io_uring.
     pub ingest_io: Choice,
+    /// Where it listens.
+    pub addresses: Addresses,
     /// The piece store.
     pub store: StoreStatus,
     /// Threads of the data plane.
@@ -225,6 +228,17 @@ pub struct RelayStatus {
     pub rates: Rates,
     /// Bytes per second that may leave; `null` is unlimited, 0 is paused.
     pub egress_cap: Option<u64>,
+}
+
+/// Where a relay listens, with the ports that it was given where it asked for any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: SocketAddr,
+    /// BitTorrent over TCP; the UDP tracker has the same.
+    pub bittorrent: SocketAddr,
+    /// Metrics, besides the admin socket.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A problem document (RFC 9457).

@@ -25,6 +25,9 @@ use caps::CapChange;
 use samples::Sample;
 use syscalls::SystemCalls;
 
+/// Longest time for which a window in which nothing was answered is made longer.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(30);
+
 /// Longest wait for all connections to be served, beyond the warm-up.
 const GATHER: Duration = Duration::from_secs(20);
 
@@ -140,7 +143,10 @@ pub(crate) fn measure(
             Some(before.at.elapsed().as_secs_f64())
         }
     };
-    watch.until(before.at + window.duration, enough)?;
+    let ends_at = before.at + window.duration;
+    watch.until(ends_at, enough)?;
+    // With thousands of connections a window may be shorter than any one answer.
+    watch.until(ends_at + FIRST_ANSWER_MAX, || running.board.totals().since(&before.totals).bytes() > 0)?;
     let after = Reading::take(server, &running)?;
     let paths = paths_before.and_then(|before| {
         let after = server.metrics.as_ref()?.paths().ok()?;
@@ -156,7 +162,6 @@ pub(crate) fn measure(
     let board = running.board.clone();
     let recorded = running.finish().context("running the load")?;
     let totals = after.totals.since(&before.totals);
-    // With thousands of connections a window may be shorter than any one answer.
     if totals.bytes() == 0 {
         let errors = board.errors();
         let first = errors.first().map_or("no error either", String::as_str);

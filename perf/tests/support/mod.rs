@@ -13,7 +13,8 @@ pub(crate) fn relay() -> &'static Path {
         }
         let folder = Path::new(env!("CARGO_BIN_EXE_millrace-perf")).parent().unwrap();
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--package", "millrace-relay", "--bin", "millrace-relay"]);
+        // As `cargo test --workspace` does, or dependencies would have other features and be built again.
+        command.args(["build", "--quiet", "--workspace", "--tests"]);
         command.args(folder.ends_with("release").then_some("--release"));
         command.arg("--target-dir").arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
         assert!(command.status().unwrap().success(), "the relay does not build");

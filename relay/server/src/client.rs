@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use millrace_proto::admin::{AddContent, ContentState, ContentStatus, Index, Problem, RelayStatus};
+use millrace_proto::admin::{
+    AddContent, Addresses, ContentState, ContentStatus, Index, Problem, RelayStatus,
+};
 use millrace_proto::units::{Rate, Size};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -249,6 +251,9 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
         relay.send_path.name,
         relay.ingest_io.name
     ));
+    let Addresses { http, bittorrent, metrics } = relay.addresses;
+    let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    println(&format!("HTTP on {http}, BitTorrent on {bittorrent}, metrics on {metrics}"));
     if relay.backend.name == "epoll" {
         println(&format!("over epoll because: {}", relay.backend.reason));
     }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics, and says where")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -67,8 +67,12 @@ struct Relay {
     http: u16,
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The port that a relay was given, by its admin socket; none while it starts.
+fn http_port(admin: &str) -> Option<u16> {
+    let output = program(&["status", "--json", "--admin", admin]).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let address: SocketAddr = status["relay"]["addresses"]["http"].as_str()?.parse().unwrap();
+    Some(address.port())
 }
 
 impl Relay {
@@ -78,32 +82,21 @@ impl Relay {
 
     /// Starts it by a command that ends in `serve`.
     fn start_by(mut command: Command, folder: &Folder, arguments: &[&str]) -> Relay {
-        let http = free_port();
-        command.args(arguments).args([
-            "--store",
-            &folder.path("store"),
-            "--admin",
-            &folder.path("admin.sock"),
-        ]);
-        command.args([
-            "--http",
-            &format!("127.0.0.1:{http}"),
-            "--bt",
-            "127.0.0.1:0",
-            "--metrics",
-            "off",
-            "--cores",
-            "0",
-        ]);
+        let admin = folder.path("admin.sock");
+        command.args(arguments).args(["--store", &folder.path("store"), "--admin", &admin]);
+        command.args(["--http", "127.0.0.1:0", "--bt", "127.0.0.1:0", "--metrics", "off", "--cores", "0"]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut relay = Relay { child, http };
+        let mut relay = Relay { child, http: 0 };
         relay.until("it answers", |relay| {
             if let Some(status) = relay.child.try_wait().unwrap() {
                 let mut said = String::new();
                 let _ = relay.child.stderr.take().unwrap().read_to_string(&mut said);
                 panic!("the relay ended: {status}\n{said}");
             }
-            relay.get("/readyz").starts_with("HTTP/1.1 200")
+            if relay.http == 0 && Path::new(&admin).exists() {
+                relay.http = http_port(&admin).unwrap_or(0);
+            }
+            relay.http != 0 && relay.get("/readyz").starts_with("HTTP/1.1 200")
         });
         relay
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use millrace_engine::counters::Counters;
-use millrace_proto::admin::{PerProtocol, RelayState, RelayStatus, SentBytes, StoreStatus, Totals};
+use millrace_proto::admin::{
+    Addresses, PerProtocol, RelayState, RelayStatus, SentBytes, StoreStatus, Totals,
+};
 
 use super::questions::Questions;
 
@@ -17,6 +19,7 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         backend: relay.backend.clone(),
         send_path: relay.send_path.clone(),
         ingest_io: relay.ingest_io.clone(),
+        addresses: Addresses { http: relay.http, bittorrent: relay.bittorrent, metrics: relay.metrics },
         store: StoreStatus {
             path: relay.config.store.display().to_string(),
             capacity: relay.config.capacity.unwrap_or(u64::MAX),

@@ -1,12 +1,12 @@
 //! The demo's relay: this very program, started as a user would start it, asked over its admin socket, ended with SIGTERM.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use millrace_proto::admin::{ContentStatus, RelayStatus};
+use millrace_proto::admin::{Addresses, ContentStatus, RelayStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,36 +27,38 @@ impl Relay {
     /// Starts `millrace-relay serve` with everything it keeps in `folder`.
     pub(super) fn start(folder: &Path) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding this program")?;
-        let (http, bittorrent) = (free_port()?, free_port()?);
         let admin = folder.join("admin.sock");
         let log = std::fs::File::create(folder.join("relay.log"))?;
         let child = Command::new(&program)
             .arg("serve")
-            .args(["--http", &http.to_string(), "--bt", &bittorrent.to_string(), "--metrics", "off"])
+            .args(["--http", "127.0.0.1:0", "--bt", "127.0.0.1:0", "--metrics", "off"])
             .arg("--store")
             .arg(folder.join("store"))
             .arg("--admin")
             .arg(&admin)
-            .args(["--public-url", &format!("http://{http}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut relay = Relay { program, child, admin, http, bittorrent };
-        relay.wait_until_ready(folder)?;
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let mut relay = Relay { program, child, admin, http: nowhere, bittorrent: nowhere };
+        let addresses = relay.wait_until_ready(folder)?;
+        (relay.http, relay.bittorrent) = (addresses.http, addresses.bittorrent);
         Ok(relay)
     }
 
-    fn wait_until_ready(&mut self, folder: &Path) -> anyhow::Result<()> {
+    fn wait_until_ready(&mut self, folder: &Path) -> anyhow::Result<Addresses> {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait()? {
                 let log = std::fs::read_to_string(folder.join("relay.log")).unwrap_or_default();
                 bail!("the relay ended with {status}: {}", log.trim());
             }
-            if self.admin.exists() && self.status().is_ok() {
-                return Ok(());
+            if self.admin.exists()
+                && let Ok(status) = self.status()
+            {
+                return Ok(status.addresses);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -109,9 +111,4 @@ impl Drop for Relay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A loopback address that nobody listens on.
-fn free_port() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -228,6 +228,9 @@ pub struct RelayStatus {
     pub rates: Rates,
     /// Bytes per second that may leave; `null` is unlimited, 0 is paused.
     pub egress_cap: Option<u64>,
+    /// Every cap that holds; those of single contents only where it is asked for caps.
+    #[serde(default)]
+    pub caps: Option<caps::status::CapsStatus>,
 }
 
 /// Where a relay listens, with the ports that it was given where it asked for any.

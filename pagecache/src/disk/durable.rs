@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// Writes `name` in `folder` anew: beside it, synced, renamed over it, and the folder synced. What was there before
 /// stays as `<name>.previous`, for the case that the disk loses the new one.
-pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the disk says; what was there before is still there then.
+pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let (path, new) = (folder.join(name), unfinished(folder, name));
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;

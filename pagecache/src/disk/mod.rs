@@ -24,6 +24,7 @@ mod state_file;
 mod store;
 mod verify;
 
+pub use durable::replace as replace_file;
 pub use error::StoreError;
 pub(crate) use files::FileSet;
 pub use import::Imported;

@@ -73,7 +73,8 @@ pub struct ServeArgs {
     /// HTTP port]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
-    /// Most bytes per second to send in all, such as 2Gbit/s; 0 pauses [default: unlimited]
+    /// Most bytes per second to send in all, such as 2Gbit/s; 0 pauses. What `caps set` set since holds instead, until this is
+    /// changed [default: unlimited]
     #[arg(long, value_name = "RATE")]
     pub egress: Option<String>,
     /// Socket for administration [default: $MILLRACE_ADMIN, $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the store]
@@ -165,7 +166,7 @@ pub struct StatusArgs {
 /// `caps`.
 #[derive(Debug, Args)]
 pub struct CapsArgs {
-    /// Show or set [default: show]
+    /// Show, set or unset [default: show]
     #[command(subcommand)]
     pub action: Option<CapsAction>,
     /// Where and how.
@@ -176,18 +177,50 @@ pub struct CapsArgs {
 /// What to do with caps.
 #[derive(Debug, Subcommand)]
 pub enum CapsAction {
-    /// Show the caps
-    Show(ClientArgs),
+    /// Show what holds, whose it is and until when; or one layer
+    Show(CapsShowArgs),
     /// Change caps while transfers run, without a disconnect
     Set(CapsSetArgs),
+    /// Remove caps: what they name is unlimited
+    Unset(CapsUnsetArgs),
+}
+
+/// `caps show`.
+#[derive(Debug, Args)]
+pub struct CapsShowArgs {
+    /// What to show: effective, local or controller
+    #[arg(long, value_name = "LAYER", default_value = "effective")]
+    pub layer: String,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// `caps set`.
 #[derive(Debug, Args)]
 pub struct CapsSetArgs {
-    /// KEY=RATE, such as egress.total=500Mbit/s; `none` is unlimited, 0 pauses
-    #[arg(value_name = "KEY=RATE", required = true)]
+    /// KEY=VALUE, such as egress.total=500Mbit/s, egress.http=40%, origin.connections=8, origin.volume.day=10TB,
+    /// egress.networks.10.1.0.0/16=50MB/s, contents.ID.priority=5 or line_rate=10Gbit/s; `none` is unlimited, 0 pauses; a whole list
+    /// such as schedule=[…] is JSON
+    #[arg(value_name = "KEY=VALUE", required = true)]
     pub settings: Vec<String>,
+    /// Whose caps to change: local or controller
+    #[arg(long, value_name = "LAYER", default_value = "local")]
+    pub layer: String,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `caps unset`.
+#[derive(Debug, Args)]
+pub struct CapsUnsetArgs {
+    /// KEY as for `set`, or a whole part such as schedule, origin or contents
+    #[arg(value_name = "KEY", required = true)]
+    pub keys: Vec<String>,
+    /// Whose caps to change: local or controller
+    #[arg(long, value_name = "LAYER", default_value = "local")]
+    pub layer: String,
     /// Where and how.
     #[command(flatten)]
     pub client: ClientArgs,

@@ -1,5 +1,7 @@
 //! The commands that speak to a running relay: one request over its admin socket, and its answer for a person or as JSON.
 
+mod caps;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
@@ -10,8 +12,8 @@ use millrace_proto::units::{Rate, Size};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::cli::{AddArgs, CapsAction, CapsArgs, ClientArgs, Command, StatusArgs};
-use crate::config::{self, Environment, check_socket_path};
+use crate::cli::{AddArgs, ClientArgs, Command, StatusArgs};
+use crate::config::{Environment, check_socket_path};
 use crate::run::Failure;
 use crate::serve::{absolute, println};
 
@@ -26,6 +28,7 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     pub(crate) body: Value,
     next: Option<String>,
+    etag: Option<String>,
 }
 
 impl Client {
@@ -55,11 +58,25 @@ impl Client {
 
     /// One request; a problem document becomes the error.
     pub(crate) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
-        Ok(self.runtime.block_on(self.request(method, path, body))?)
+        Ok(self.runtime.block_on(self.request(method, path, body, None))?)
     }
 
-    async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Answer> {
+    /// As [`Client::ask`], if what is there still has this entity tag.
+    fn ask_if(&self, method: Method, path: &str, body: &Value, tag: Option<&str>) -> Result<Answer, Failure> {
+        Ok(self.runtime.block_on(self.request(method, path, Some(body), tag))?)
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        tag: Option<&str>,
+    ) -> anyhow::Result<Answer> {
         let mut request = self.http.request(method, format!("http://relay{path}"));
+        if let Some(tag) = tag {
+            request = request.header("If-Match", tag);
+        }
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body.to_string());
         }
@@ -73,16 +90,21 @@ impl Client {
         };
         let response = request.send().await.map_err(silent)?;
         let status = response.status();
-        let next = response.headers().get("link").and_then(|link| link.to_str().ok()).and_then(next_page);
+        let field = |name: &str| response.headers().get(name).and_then(|field| field.to_str().ok());
+        let (next, etag) = (field("link").and_then(next_page), field("etag").map(str::to_owned));
         let bytes = response.bytes().await.map_err(silent)?;
         if !status.is_success() {
             let problem = serde_json::from_slice::<Problem>(&bytes).ok().and_then(|problem| problem.detail);
             return Err(anyhow!("{}", problem.unwrap_or_else(|| format!("the relay answers {status}"))));
         }
         if status == StatusCode::NO_CONTENT {
-            return Ok(Answer { body: Value::Null, next: None });
+            return Ok(Answer { body: Value::Null, next: None, etag });
         }
-        Ok(Answer { body: serde_json::from_slice(&bytes).context("the relay's answer is no JSON")?, next })
+        Ok(Answer {
+            body: serde_json::from_slice(&bytes).context("the relay's answer is no JSON")?,
+            next,
+            etag,
+        })
     }
 
     /// All contents, page by page.
@@ -136,7 +158,7 @@ pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<()
         Command::Pin(args) => act(args, "pin"),
         Command::Unpin(args) => act(args, "unpin"),
         Command::Status(args) => status(args, environment),
-        Command::Caps(args) => caps(args, environment),
+        Command::Caps(args) => caps::run(args, environment),
         Command::Drain(args) => {
             let answer = Client::new(args, environment)?.ask(Method::POST, "/v1/drain", None)?;
             println(&if args.json { answer.body.to_string() } else { "draining".to_owned() });
@@ -265,6 +287,12 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
         Rate(relay.rates.http + relay.rates.bittorrent),
         cap(relay.egress_cap),
     ));
+    if let Some(status) = &relay.caps {
+        caps::lines(status)
+            .iter()
+            .filter(|line| !line.ends_with(caps::UNLIMITED))
+            .for_each(|line| println(line));
+    }
     contents.iter().for_each(|content| println(&line(content)));
     Ok(())
 }
@@ -277,57 +305,9 @@ fn cap(rate: Option<u64>) -> String {
     }
 }
 
-fn caps(args: &CapsArgs, environment: &Environment<'_>) -> Result<(), Failure> {
-    let (client_args, change) = match &args.action {
-        None => (&args.client, None),
-        Some(CapsAction::Show(client)) => (client, None),
-        Some(CapsAction::Set(set)) => (&set.client, Some(patch(&set.settings)?)),
-    };
-    // Flags may stand before `show` or `set`, or behind.
-    let client_args = ClientArgs {
-        admin: client_args.admin.clone().or_else(|| args.client.admin.clone()),
-        json: client_args.json || args.client.json,
-    };
-    let client = Client::new(&client_args, environment)?;
-    let method = if change.is_some() { Method::PATCH } else { Method::GET };
-    let answer = client.ask(method, "/v1/caps", change.as_ref())?;
-    if client_args.json {
-        println(&answer.body.to_string());
-    } else {
-        println(&format!("egress.total  {}", cap(answer.body["egress"]["total"].as_u64())));
-    }
-    Ok(())
-}
-
-/// `KEY=RATE…` as a merge patch.
-fn patch(settings: &[String]) -> Result<Value, Failure> {
-    let mut patch = json!({});
-    for setting in settings {
-        let (key, value) = setting.split_once('=').ok_or_else(|| {
-            Failure::usage(format!("`{setting}`: write KEY=RATE, such as egress.total=500Mbit/s"))
-        })?;
-        if key != "egress.total" {
-            return Err(Failure::usage(format!("there is no cap `{key}`: write egress.total={value}")));
-        }
-        let rate = config::rate_limit(value)
-            .map_err(|problem| Failure::usage(format!("{key}: `{value}`: {problem}")))?;
-        patch["egress"]["total"] = json!(rate);
-    }
-    Ok(patch)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_become_a_patch() {
-        assert_eq!(patch(&["egress.total=8Mbit/s".into()]).unwrap(), json!({"egress": {"total": 1_000_000}}));
-        assert_eq!(patch(&["egress.total=none".into()]).unwrap(), json!({"egress": {"total": null}}));
-        for bad in ["egress.total", "egress.http=5", "egress.total=fast"] {
-            assert!(matches!(patch(&[bad.into()]), Err(Failure::Usage(_))), "{bad}");
-        }
-    }
 
     #[test]
     fn the_next_page_is_found() {

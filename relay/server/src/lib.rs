@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+pub mod caps;
 pub mod cli;
 mod client;
 pub mod config;

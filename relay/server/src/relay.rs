@@ -13,6 +13,7 @@ use millrace_send::HeaderTables;
 use tokio::sync::Notify;
 use url::Url;
 
+use crate::caps::Keeper;
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::origins::Origins;
@@ -33,6 +34,8 @@ pub struct Relay {
     pub origins: Origins,
     /// What holds across shards.
     pub ledger: Arc<Ledger>,
+    /// What limits all of it.
+    pub caps: Arc<Keeper>,
     /// What each shard counted.
     pub counters: Vec<Arc<Counters>>,
     /// Heads of BitTorrent blocks, made as contents come.

@@ -22,6 +22,7 @@ use millrace_send::{HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::backend::{self, NoUring};
+use crate::caps::{CapsFileError, Clock, Keeper};
 use crate::config::Config;
 use crate::control::describe::Links;
 use crate::control::socket::{self, SocketFile};
@@ -57,6 +58,9 @@ pub enum StartError {
         /// What stands in the way.
         why: String,
     },
+    /// The caps of the last run cannot be used.
+    #[error(transparent)]
+    Caps(#[from] CapsFileError),
     /// Ingest does not start.
     #[error("pulling cannot start: {0}")]
     Ingest(String),
@@ -155,12 +159,16 @@ impl Running {
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
+        let caps = Arc::new(Keeper::open(config.store.clone(), config.caps.clone(), Clock::system())?);
+        let ledger = Arc::new(Ledger::new(None));
+        caps.enforce(Arc::clone(&ledger));
         let ingest_config = IngestConfig::new(&config, links, way);
         let origins = ingest_config.origins.clone();
         let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())
             .map_err(|error| StartError::Ingest(error.to_string()))?;
         let relay = Arc::new(Relay {
-            ledger: Arc::new(Ledger::new(config.egress)),
+            ledger,
+            caps,
             store,
             shards,
             ingest,

@@ -146,7 +146,9 @@ fn wrong_usage_is_status_2_and_one_line() {
     check(&["serve", "--ingest-io", "ring"], 2, &["--ingest-io", "auto, uring or pwrite"]);
     check(&["serve", "--io", "epoll", "--ingest-io", "uring"], 2, &["--ingest-io", "epoll opens no ring"]);
     check(&["remove", "nonsense"], 2, &["nonsense", "status"]);
-    check(&["caps", "set", "egress.http=5"], 2, &["egress.http", "egress.total"]);
+    check(&["caps", "set", "egress.htp=5"], 2, &["egress.htp", "`http`"]);
+    check(&["caps", "set", "egress.http=fast"], 2, &["egress.http", "2Gbit/s"]);
+    check(&["caps", "show", "--layer", "mine"], 2, &["`mine`", "controller"]);
     check(&["caps", "set", "--egress", "5"], 2, &["'--egress' found; see --help"]);
     check(&["add", "x", "--sha256", "12"], 2, &["--sha256", "64 hexadecimal digits"]);
     check(&["top"], 2, &["later version"]);

@@ -200,6 +200,17 @@ impl Layers {
         held
     }
 
+    /// The entries of schedules that are in force, in the order of [`EffectiveCaps::schedule`].
+    #[must_use]
+    pub fn in_force(&self, now: CivilTime) -> Vec<Source> {
+        let layers = [Layer::Local, Layer::Controller].into_iter();
+        let entries = layers.flat_map(|layer| {
+            let entries = self.layer(layer).schedule.iter().enumerate();
+            entries.map(move |(index, entry)| (Source { layer, schedule: Some(index) }, entry))
+        });
+        entries.filter(|(_, entry)| entry.is_in_force(now)).map(|(source, _)| source).collect()
+    }
+
     fn line_rate(&self, layer: Layer) -> Option<Rate> {
         self.layer(layer).line_rate.or(self.local.line_rate)
     }

@@ -8,6 +8,7 @@ pub mod effective;
 mod limit;
 mod network;
 pub mod schedule;
+pub mod status;
 mod window;
 
 use std::collections::BTreeMap;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use millrace_engine::limits::Limits;
 use millrace_pagecache::waiting::SHARDS_MAX;
-use millrace_proto::units::{Rate, Size};
+use millrace_proto::units::Size;
 use socket2::{Domain, Socket, Type};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
+use super::caps;
 use super::check_socket_path;
 use super::file::{self, Entry, File, LimitKeys};
 use super::{
@@ -25,7 +26,7 @@ use crate::logging;
 const CONGESTION_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
 /// Where a value stands.
-enum Place<'a> {
+pub(super) enum Place<'a> {
     Flag(&'static str),
     Key { path: &'a Path, line: usize, key: String },
     Default,
@@ -42,29 +43,29 @@ impl fmt::Display for Place<'_> {
 }
 
 /// A value as text, and its place.
-struct Found<'a> {
+pub(super) struct Found<'a> {
     text: String,
-    place: Place<'a>,
+    pub(super) place: Place<'a>,
 }
 
 impl Found<'_> {
-    fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, ConfigError> {
         read(&self.text).map_err(|problem| ConfigError(format!("{}: `{}`: {problem}", self.place, self.text)))
     }
 }
 
 /// The file with its name and text, for lines.
-struct Lookup<'a> {
-    path: &'a Path,
-    text: &'a str,
+pub(super) struct Lookup<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
 }
 
 impl<'a> Lookup<'a> {
-    fn flag(flag: &'static str, value: Option<&str>) -> Option<Found<'a>> {
+    pub(super) fn flag(flag: &'static str, value: Option<&str>) -> Option<Found<'a>> {
         value.map(|text| Found { text: text.to_owned(), place: Place::Flag(flag) })
     }
 
-    fn entry(&self, key: impl Into<String>, entry: &Entry) -> Option<Found<'a>> {
+    pub(super) fn entry(&self, key: impl Into<String>, entry: &Entry) -> Option<Found<'a>> {
         entry.as_ref().map(|value| Found {
             text: value.get_ref().0.clone(),
             place: Place::Key {
@@ -94,8 +95,7 @@ impl Config {
         let (path, text) = named.unwrap_or((Path::new(""), ""));
         let file = file::parse(path, text).map_err(ConfigError)?;
         let lookup = Lookup { path, text };
-        let File { store, capacity, http, bt, public_url, egress, admin, metrics, cores, log_format, .. } =
-            &file;
+        let File { store, capacity, http, bt, public_url, admin, metrics, cores, log_format, .. } = &file;
 
         let path_text =
             |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
@@ -137,7 +137,7 @@ impl Config {
                 lookup.either("public-url", args.public_url.as_deref(), public_url),
                 public,
             )?,
-            egress: optional(lookup.either("egress", args.egress.as_deref(), egress), rate_limit)?.flatten(),
+            caps: caps::caps(&lookup, args, &file)?,
             metrics: lookup
                 .either("metrics", args.metrics.as_deref(), metrics)
                 .unwrap_or(Found { text: METRICS.into(), place: Place::Default })
@@ -196,18 +196,6 @@ fn any_address(environment: &Environment<'_>, port: u16) -> SocketAddr {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8080 or [::]:8080".into())
-}
-
-/// Reads a rate in bytes per second; `none` is unlimited.
-///
-/// # Errors
-/// What to write instead.
-pub(crate) fn rate_limit(text: &str) -> Result<Option<u64>, String> {
-    if text == "none" {
-        Ok(None)
-    } else {
-        text.parse().map(|Rate(rate)| Some(rate)).map_err(|error| error.to_string())
-    }
 }
 
 fn size_limit(text: &str) -> Result<Option<u64>, String> {
@@ -421,14 +409,39 @@ mod tests {
     }
 
     #[test]
+    fn caps_are_the_document_of_the_admin_api_and_its_errors_are_found() {
+        let text = "egress = \"40%\"\n[caps]\nline_rate = \"1Gbit/s\"\n[caps.origin]\nconnections = 3\n\
+            [[caps.origin.volume]]\nwindow = \"day\"\nbytes = \"1GB\"\n\
+            [[caps.schedule]]\ndays = \"mon-fri\"\negress = { http = 5 }\n";
+        let config = load(&ServeArgs::default(), text).unwrap();
+        assert_eq!(total(&config), Some(50_000_000));
+        let flag = ServeArgs { egress: Some("7".into()), ..ServeArgs::default() };
+        assert_eq!(total(&load(&flag, text).unwrap()), Some(7));
+        assert_eq!((config.caps.origin.connections, config.caps.schedule.len()), (Some(3), 1));
+        check_error("[caps.egress]\nhttp = 1\ntotl = 5\n", &["relay.toml:3: caps.egress.totl", "`total`"]);
+        check_error("[caps]\nline_rate = 0\n", &["relay.toml:2: caps.line_rate", "null"]);
+        let entry = "[[caps.schedule]]\ndays = \"mon\"\n[[caps.schedule]]\ndays = \"moon\"\n";
+        check_error(entry, &["caps.schedule[1].days", "`moon`"]);
+        check_error("egress = 5\n[caps.egress]\ntotal = 5\n", &["relay.toml:1: egress", "[caps]"]);
+        check_error("[caps.egress]\ntotal = \"40%\"\n", &["relay.toml:1: caps.line_rate", "10Gbit/s"]);
+        let share = ServeArgs { egress: Some("40%".into()), ..ServeArgs::default() };
+        assert!(load(&share, "").unwrap_err().to_string().starts_with("--egress: "));
+    }
+
+    /// What is sent at most, in bytes a second.
+    fn total(config: &Config) -> Option<u64> {
+        config.caps.egress.total.and_then(|total| total.bytes_per_second(config.caps.line_rate))
+    }
+
+    #[test]
     fn the_flag_wins_over_the_file_and_the_file_over_the_default() {
         let text = "egress = \"8Mbit/s\"\nio = \"epoll\"\ncores = \"0-2,8\"\nmetrics = \"off\"\ningest-io = \"pwrite\"";
         let args = ServeArgs { egress: Some("none".into()), io: Some("auto".into()), ..ServeArgs::default() };
         let config = load(&ServeArgs::default(), text).unwrap();
-        assert_eq!((config.egress, config.io, config.metrics), (Some(1_000_000), Io::Epoll, None));
+        assert_eq!((total(&config), config.io, config.metrics), (Some(1_000_000), Io::Epoll, None));
         assert_eq!(config.cores, [0, 1, 2, 8]);
         let config = load(&args, text).unwrap();
-        assert_eq!((config.egress, config.io, config.ingest_io), (None, Io::Auto, IngestIo::Pwrite));
+        assert_eq!((total(&config), config.io, config.ingest_io), (None, Io::Auto, IngestIo::Pwrite));
         let config = load(&ServeArgs::default(), "").unwrap();
         assert_eq!(config.http.to_string(), "[::]:8080");
         assert_eq!(config.metrics, METRICS.parse().ok());

@@ -1,4 +1,4 @@
-//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `log-level`, `origin-ca`,
+//! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `caps`, `log-level`, `origin-ca`,
 //! `origin-connections`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) bt: Entry,
     pub(super) public_url: Entry,
     pub(super) egress: Entry,
+    pub(super) caps: Option<toml::Table>,
     pub(super) admin: Entry,
     pub(super) metrics: Entry,
     pub(super) cores: Entry,

@@ -1,6 +1,7 @@
 //! From flags, file and environment to a checked [`Config`]: past this module no `Option` means "default", and every error names the
 //! flag, or the file, line and key, that has to change. A flag wins over the file, and the file over the default.
 
+mod caps;
 mod check;
 mod file;
 mod show;
@@ -12,12 +13,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use millrace_engine::limits::Limits;
+use millrace_proto::admin::caps::Caps;
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use crate::cli::ServeArgs;
-
-pub(crate) use check::rate_limit;
 
 /// Longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -87,8 +87,8 @@ pub struct Config {
     pub bittorrent: SocketAddr,
     /// What links name; `None` is worked out from the machine's addresses once the port is known.
     pub public_url: Option<Url>,
-    /// Most bytes per second to send in all; `None` is unlimited, 0 is paused.
-    pub egress: Option<u64>,
+    /// The caps to begin with, the operator's layer; those that were set later while a relay ran hold instead.
+    pub caps: Caps,
     /// The admin socket.
     pub admin: PathBuf,
     /// Where metrics are served; `None` is only on the admin socket.

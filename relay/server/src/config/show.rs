@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use millrace_proto::admin::caps::Limit;
+
 use super::{Config, IngestIo, Io, LogFormat};
 
 /// What stands for a header field's value, which may be a secret.
@@ -15,7 +17,7 @@ impl fmt::Display for Config {
         // Taken apart without a rest, so that a key that is added is not forgotten here.
         #[rustfmt::skip]
         let Config {
-            sources, store, capacity, http, bittorrent, public_url, egress, admin, metrics, cores, io, ingest_io, congestion,
+            sources, store, capacity, http, bittorrent, public_url, caps, admin, metrics, cores, io, ingest_io, congestion,
             log_format, log_level, limits: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
@@ -31,7 +33,11 @@ impl fmt::Display for Config {
                 "# public-url: the first address of this machine that is not loopback, and the HTTP port\n",
             )?,
         }
-        writeln!(f, "egress = {}", or_none(*egress))?;
+        match caps.egress.total {
+            Some(Limit::Share(share)) => writeln!(f, "egress = {}", text(&share))?,
+            Some(Limit::Rate(rate)) => writeln!(f, "egress = {}", rate.0)?,
+            None => writeln!(f, "egress = {}", text("none"))?,
+        }
         writeln!(f, "admin = {}", path(admin))?;
         writeln!(f, "metrics = {}", metrics.map_or_else(|| text("off"), |address| text(&address)))?;
         let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
@@ -49,7 +55,11 @@ impl fmt::Display for Config {
         }
         writeln!(f, "origin-connections = {origin_connections}")?;
         self.write_limits(f)?;
-        self.write_origins(f)
+        self.write_origins(f)?;
+        match super::caps::shown(caps) {
+            none if none.is_empty() => Ok(()),
+            table => write!(f, "\n{table}"),
+        }
     }
 }
 
@@ -161,7 +171,11 @@ mod tests {
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17
              upload-slots = 3\nread-buffers = 4\nhead-timeout = 1\nidle-timeout = 2\nstall-timeout = 3\npark-timeout = 4
              handshake-timeout = 5\npeer-idle-timeout = 6\ndrain-timeout = 7
-             [origins.\"a.b\"]\nurl = \"http://x/y\"\n",
+             [origins.\"a.b\"]\nurl = \"http://x/y\"\n
+             [caps]\nline_rate = \"18446744073709551615\"\ncontents.gayddnrzgi2tmnzyhfqwey3emy.priority = -3
+             [caps.egress]\nhttp = \"40%\"\nnetworks = [{ cidr = [\"10.0.0.0/8\", \"::1\"], total = 0 }]
+             [caps.origin]\nbandwidth = 9\nvolume = [{ window = 60, bytes = \"1GB\" }, { window = \"month\", bytes = 5 }]
+             [[caps.schedule]]\nfrom = \"08:00\"\negress.total = 3\n",
         );
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{Event as SentEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,7 +15,6 @@ use millrace_engine::event::News;
 use millrace_proto::admin::{AddContent, ContentStatus, Index as IndexDocument};
 use millrace_proto::id::ContentName;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::ingest::NewPull;
@@ -34,7 +33,7 @@ const BODY_BYTES_MAX: usize = 96 << 20;
 /// What every handler shares.
 #[derive(Debug, Clone)]
 pub(super) struct Admin {
-    questions: Arc<Questions>,
+    pub(super) questions: Arc<Questions>,
     events: Events,
 }
 
@@ -62,7 +61,7 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/v1/contents", get(list).post(add))
         .route("/v1/contents/{id}", get(show).delete(remove))
         .route("/v1/contents/{id}/{action}", post(act))
-        .route("/v1/caps", get(show_caps).put(replace_caps).patch(patch_caps))
+        .route("/v1/caps", get(caps::show).put(caps::replace).patch(caps::patch))
         .route("/v1/drain", post(drain))
         .route("/v1/events", get(follow))
         .route("/readyz", get(ready))
@@ -180,79 +179,6 @@ async fn act(
         }
     }
     Ok(admin.status(&entry).into_response())
-}
-
-#[derive(Debug, Deserialize)]
-struct Layer {
-    layer: Option<String>,
-}
-
-impl Layer {
-    fn check(&self) -> Result<(), Refusal> {
-        match self.layer.as_deref() {
-            None | Some("local") => Ok(()),
-            Some("controller") => Err(Refusal::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "The layer of the controller is not in this version.",
-            )),
-            Some(_) => Err(Refusal::bad_request("`layer` is local or controller.")),
-        }
-    }
-}
-
-async fn show_caps(State(admin): State<Admin>) -> Response {
-    let egress = &admin.questions.relay.ledger.egress;
-    let mut response = axum::Json(caps::document(egress)).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&caps::etag(egress)) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
-}
-
-async fn replace_caps(
-    State(admin): State<Admin>,
-    Query(layer): Query<Layer>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    layer.check()?;
-    check_match(&admin, &headers)?;
-    let total = caps::replaced(&json::<Value>(&body)?)?;
-    set_egress(&admin, total);
-    Ok(show_caps(State(admin)).await)
-}
-
-async fn patch_caps(
-    State(admin): State<Admin>,
-    Query(layer): Query<Layer>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    layer.check()?;
-    check_match(&admin, &headers)?;
-    if let Some(total) = caps::patched(&json::<Value>(&body)?)? {
-        set_egress(&admin, total);
-    }
-    Ok(show_caps(State(admin)).await)
-}
-
-/// RFC 9110 §13.1.1.
-fn check_match(admin: &Admin, headers: &HeaderMap) -> Result<(), Refusal> {
-    let now = caps::etag(&admin.questions.relay.ledger.egress);
-    let wanted = headers.get_all(header::IF_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = wanted.flat_map(|value| value.split(',')).map(str::trim).peekable();
-    if tags.peek().is_none() || tags.any(|tag| tag == "*" || tag == now) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        StatusCode::PRECONDITION_FAILED,
-        "The caps were changed by somebody else: read them again.",
-    ))
-}
-
-fn set_egress(admin: &Admin, total: Option<u64>) {
-    admin.questions.relay.ledger.egress.set_rate(total);
-    tracing::info!(bytes_per_second = total, "the cap on everything sent was changed");
 }
 
 async fn drain(State(admin): State<Admin>) -> Response {

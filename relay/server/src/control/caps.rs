@@ -1,113 +1,140 @@
-//! `/v1/caps`: limits that change while transfers run. This version knows the cap on everything sent; other keys of the document
-//! are refused by name, so that nobody believes in a limit that does not hold.
+//! `/v1/caps`: the layers of caps, read and changed over the admin socket.
 
-use axum::http::StatusCode;
-use millrace_engine::ledger::Bucket;
-use millrace_proto::units::Rate;
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use millrace_proto::admin::caps::{Caps, CapsError, Layer};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::caps::ChangeError;
+
+use super::admin::Admin;
 use super::problem::Refusal;
 
-/// The document as it is now.
-pub(super) fn document(egress: &Bucket) -> Value {
-    json!({ "egress": { "total": egress.rate() } })
+/// Longest document.
+const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+
+/// `?layer=`
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    layer: Option<String>,
 }
 
-/// `ETag` of the document: it names the state itself, so equal documents have equal tags.
-pub(super) fn etag(egress: &Bucket) -> String {
-    egress.rate().map_or_else(|| "\"unlimited\"".to_owned(), |rate| format!("\"{rate}\""))
-}
-
-/// What a `PUT` sets: what the document does not name is unlimited.
-pub(super) fn replaced(document: &Value) -> Result<Option<u64>, Refusal> {
-    Ok(total(document)?.flatten())
-}
-
-/// What a `PATCH` (RFC 7396) sets; `None` where it names nothing.
-pub(super) fn patched(document: &Value) -> Result<Option<Option<u64>>, Refusal> {
-    total(document)
-}
-
-fn total(document: &Value) -> Result<Option<Option<u64>>, Refusal> {
-    let top = object(document, "the document")?;
-    let Some(egress) = only(top, "", "egress")? else { return Ok(None) };
-    if egress.is_null() {
-        return Ok(Some(None));
-    }
-    let Some(total) = only(object(egress, "`egress`")?, "egress.", "total")? else { return Ok(None) };
-    rate(total).map(Some)
-}
-
-fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>, Refusal> {
-    value.as_object().ok_or_else(|| Refusal::bad_request(format!("{what} must be an object.")))
-}
-
-/// The value of the one key that is known; any other key is refused.
-fn only<'a>(object: &'a Map<String, Value>, above: &str, known: &str) -> Result<Option<&'a Value>, Refusal> {
-    const LATER_TOP: [&str; 4] = ["origin", "contents", "schedule", "line_rate"];
-    const LATER_EGRESS: [&str; 4] = ["http", "bittorrent", "per_connection", "networks"];
-    for (key, value) in object.iter().filter(|(key, _)| *key != known) {
-        let later = if above.is_empty() { LATER_TOP } else { LATER_EGRESS };
-        if !later.contains(&key.as_str()) {
-            return Err(Refusal::bad_request(format!("`{above}{key}` is no cap.")));
-        }
-        // A document that was read, changed and sent back may say that these are unlimited, which they are.
-        if !value.is_null() {
-            let detail = format!("`{above}{key}` is not in this version; `egress.total` is.");
-            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, detail));
+impl Asked {
+    /// A layer that can be changed.
+    fn layer(&self) -> Result<Layer, Refusal> {
+        match self.layer.as_deref() {
+            None | Some("local") => Ok(Layer::Local),
+            Some("controller") => Ok(Layer::Controller),
+            Some("effective") => Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "What is effective comes of both layers: change `?layer=local` or `?layer=controller`.",
+            )),
+            Some(other) => {
+                Err(Refusal::bad_request(format!("There is no layer `{other}`: write local or controller.")))
+            }
         }
     }
-    Ok(object.get(known))
 }
 
-fn rate(value: &Value) -> Result<Option<u64>, Refusal> {
-    match value {
-        Value::Null => Ok(None),
-        Value::String(text) if text.ends_with('%') => Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "Shares of `line_rate` are not in this version; name a rate.",
-        )),
-        Value::Number(_) | Value::String(_) => serde_json::from_value(value.clone())
-            .map(|Rate(rate)| Some(rate))
-            .map_err(|error| Refusal::bad_request(format!("`egress.total`: {error}"))),
-        _ => Err(Refusal::bad_request("`egress.total` is a number, a string such as \"2Gbit/s\", or null.")),
+/// One layer, by default the operator's, or `effective`: what holds, whose it is, and until when.
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Refusal> {
+    if asked.layer.as_deref() == Some("effective") {
+        return Ok(axum::Json(admin.questions.relay.caps.status()).into_response());
+    }
+    Ok(document(&admin, asked.layer()?))
+}
+
+fn document(admin: &Admin, layer: Layer) -> Response {
+    let (caps, tag) = admin.questions.relay.caps.document(layer);
+    let mut response = axum::Json(caps).into_response();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Replaces a layer.
+pub(super) async fn replace(
+    State(admin): State<Admin>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let layer = asked.layer()?;
+    check_length(&body)?;
+    let caps = Caps::from_json(&body).map_err(|error| refused(&error))?;
+    change(admin, layer, &headers, move |_| Ok(caps)).await
+}
+
+/// Changes what is named (RFC 7396).
+pub(super) async fn patch(
+    State(admin): State<Admin>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let layer = asked.layer()?;
+    check_length(&body)?;
+    let patch: Value = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad_request(format!("The body is not understood: {error}")))?;
+    change(admin, layer, &headers, move |caps| caps.patched(&patch)).await
+}
+
+async fn change(
+    admin: Admin,
+    layer: Layer,
+    headers: &HeaderMap,
+    edit: impl FnOnce(&Caps) -> Result<Caps, CapsError> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let expected = Expected::new(headers);
+    let keeper = Arc::clone(&admin.questions.relay.caps);
+    // It waits for the disk.
+    let changed =
+        tokio::task::spawn_blocking(move || keeper.change(layer, |tag| expected.matches(tag), edit));
+    let internal = |error: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+    match changed.await.map_err(|error| internal(error.to_string()))? {
+        Ok(()) => Ok(document(&admin, layer)),
+        Err(stale @ ChangeError::Stale) => {
+            Err(Refusal::new(StatusCode::PRECONDITION_FAILED, stale.to_string()))
+        }
+        Err(ChangeError::Refused(error)) => Err(refused(&error)),
+        Err(full @ ChangeError::Disk(_)) => Err(internal(full.to_string())),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn refused(error: &CapsError) -> Refusal {
+    Refusal::bad_request(error.to_string())
+}
 
-    #[track_caller]
-    fn check(document: Value, expected: Option<Option<Option<u64>>>) {
-        assert_eq!(patched(&document).ok(), expected, "{document}");
+fn check_length(body: &Bytes) -> Result<(), Refusal> {
+    if body.len() <= DOCUMENT_BYTES_MAX {
+        return Ok(());
+    }
+    let detail = format!("A caps document has at most {DOCUMENT_BYTES_MAX} bytes.");
+    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+}
+
+/// `If-Match` (RFC 9110 §13.1.1): `None` where there is none, so that anything is as expected.
+struct Expected(Option<Vec<String>>);
+
+impl Expected {
+    fn new(headers: &HeaderMap) -> Self {
+        let fields = headers.get_all(header::IF_MATCH).iter();
+        // A field that is no text names no tag of ours.
+        let tags = fields.flat_map(|field| field.to_str().unwrap_or_default().split(','));
+        let tags: Vec<_> = tags.map(|tag| tag.trim().to_owned()).collect();
+        Expected((!tags.is_empty()).then_some(tags))
     }
 
-    #[test]
-    fn patches_change_what_they_name() {
-        check(json!({}), Some(None));
-        check(json!({"egress": {}}), Some(None));
-        check(json!({"egress": {"total": 5}}), Some(Some(Some(5))));
-        check(json!({"egress": {"total": "8Mbit/s"}}), Some(Some(Some(1_000_000))));
-        check(json!({"egress": {"total": null, "http": null}}), Some(Some(None)));
-        check(json!({"egress": {"total": 0}}), Some(Some(Some(0))));
-        check(json!({"egress": null}), Some(Some(None)));
-    }
-
-    #[test]
-    fn what_does_not_hold_is_refused() {
-        check(json!({"egress": {"http": 5}}), None);
-        check(json!({"egress": {"totl": 5}}), None);
-        check(json!({"origin": {"bandwidth": 1}}), None);
-        check(json!({"egress": {"total": -1}}), None);
-        check(json!({"egress": {"total": true}}), None);
-        check(json!({"egress": {"total": "40%"}}), None);
-        check(json!([]), None);
-    }
-
-    #[test]
-    fn a_put_resets_what_it_does_not_name() {
-        assert_eq!(replaced(&json!({})).ok(), Some(None));
-        assert_eq!(replaced(&json!({"egress": {"total": 7}})).ok(), Some(Some(7)));
+    fn matches(&self, present: &str) -> bool {
+        self.0.as_ref().is_none_or(|tags| tags.iter().any(|tag| tag == "*" || tag == present))
     }
 }

@@ -121,6 +121,8 @@ async fn run(parts: Parts) -> io::Result<()> {
     tokio::spawn(udp_tracker::run(udp, Arc::clone(&questions)));
     tokio::spawn(ears.listen(news));
     tokio::spawn(sample(Arc::clone(&questions), events.clone()));
+    let caps = Arc::clone(&relay.caps);
+    tokio::spawn(async move { caps.follow_schedule().await });
     admin.set_nonblocking(true)?;
     let state = admin::Admin::new(Arc::clone(&questions), events);
     serve(tokio::net::UnixListener::from_std(admin)?, admin::router(state));

@@ -13,6 +13,9 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
     let relay = &questions.relay;
     let sum = |count: fn(&Counters) -> u64| relay.counters.iter().map(|counters| count(counters)).sum();
     let occupied = questions.occupied();
+    let mut caps = relay.caps.status();
+    // There may be thousands.
+    caps.effective.contents.clear();
     RelayStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: if relay.stop.is_wished() { RelayState::Draining } else { RelayState::Serving },
@@ -45,7 +48,8 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
             },
         },
         rates: questions.index.rates(),
-        egress_cap: relay.ledger.egress.rate(),
+        egress_cap: caps.effective.egress.total.value,
+        caps: Some(caps),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{Config, Environment};
 use crate::logging::Levels;
 use crate::relay::Relay;
 
-/// Keys that are in force at once. Every other key decides what is made at start: threads, sockets, buffers.
+/// Keys that are in force at once, besides the tables of caps and origins. Every other key decides what is made at start: threads, sockets, buffers.
 const LIVE: [&str; 10] = [
     "egress",
     "log-level",
@@ -69,9 +69,9 @@ impl<'a> Reload<'a> {
     }
 
     fn apply(&self, relay: &Relay, new: &Config) {
-        // Only what changed: a cap that was set over the admin socket since is not for a reload to forget.
-        if new.egress != self.read.egress {
-            relay.ledger.egress.set_rate(new.egress);
+        // Caps that were set over the admin socket since are not for a reload to forget, unless these are a newer word.
+        if let Err(error) = relay.caps.configure(&new.caps) {
+            tracing::error!(%error, "the caps of the configuration are not in force");
         }
         self.levels.set(&new.log_level);
         relay.origins.replace(new.origins.clone());
@@ -81,7 +81,7 @@ impl<'a> Reload<'a> {
 }
 
 fn is_live(key: &str) -> bool {
-    LIVE.contains(&key) || key.starts_with("origins.")
+    LIVE.contains(&key) || key.starts_with("origins.") || key.starts_with("caps.")
 }
 
 fn list(keys: &[String]) -> String {
@@ -139,6 +139,7 @@ mod tests {
     fn the_keys_that_differ_are_named() {
         check("", "", &[]);
         check("", "egress = 5\nhttp = \"[::]:80\"", &["egress", "http"]);
+        check("", "[caps.origin]\nconnections = 5", &["caps.origin"]);
         check("public-url = \"http://x/\"", "", &["public-url"]);
         check("[limits]\nhead-timeout = 5", "[limits]\nhead-timeout = 6", &["limits.head-timeout"]);
         check("", "[origins.a]\nurl = \"http://x/\"", &["origins.a"]);
@@ -152,6 +153,11 @@ mod tests {
         for key in LIVE {
             assert!(shown.contains_key(key), "{key}");
         }
-        assert!(is_live("origins.x") && !is_live("http") && !is_live("limits.connections"));
+        assert!(
+            is_live("origins.x")
+                && is_live("caps.origin")
+                && !is_live("http")
+                && !is_live("limits.connections")
+        );
     }
 }

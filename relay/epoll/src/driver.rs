@@ -114,6 +114,7 @@ impl<F: FnMut(Outward)> Driver<F> {
                 self.drain();
             }
             self.deliver(Event::Turn);
+            self.send_postponed();
             self.listeners.wake(&self.epoll, self.now)?;
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             self.counters.loop_durations.record_ns(loop_ns);
@@ -361,6 +362,15 @@ impl<F: FnMut(Outward)> Driver<F> {
         match self.sender.send(conn, open.as_fd(), output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
             Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
+            Outcome::Postponed => {}
+        }
+    }
+
+    /// What has to be copied comes last in a loop, and no more of it than is good for the others.
+    fn send_postponed(&mut self) {
+        while let Some((conn, bytes_max)) = self.sender.next_postponed() {
+            self.send(conn, bytes_max, Residency::Ask);
+            self.carry_out();
         }
     }
 

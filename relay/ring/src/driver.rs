@@ -119,6 +119,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
                 self.drain();
             }
             self.deliver(Event::Turn);
+            self.send_postponed();
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);
             self.counters.loop_durations.record_ns(loop_ns);
         }
@@ -240,6 +241,15 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         match self.sender.send(conn, socket, output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
             Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
+            Outcome::Postponed => {}
+        }
+    }
+
+    /// What has to be copied comes last in a loop, and no more of it than is good for the others.
+    fn send_postponed(&mut self) {
+        while let Some((conn, bytes_max)) = self.sender.next_postponed() {
+            self.send(conn, bytes_max, Residency::Ask);
+            self.carry_out();
         }
     }
 

@@ -6,139 +6,35 @@
 
 mod asked;
 mod buffer;
+mod coming;
+mod copies;
+mod read;
 mod staged;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use millrace_engine::counters::Counters;
 use millrace_engine::ids::{ConnId, Now};
 use millrace_pagecache::OpenFile;
-use nix::errno::Errno;
-use nix::sys::uio::pread;
 
 use crate::outcome::{Absent, Residency, Way};
-use crate::pipe::retry;
 use asked::Asked;
 use buffer::Pool;
 pub use buffer::{BUFFER_BYTES, Buffer};
+use coming::Coming;
+pub use copies::COPY_BYTES_MAX;
+use copies::Copies;
+use read::BLOCK_BYTES;
+pub use read::{DirectRead, Finished, Read, Resumed, Waiting};
 pub(crate) use staged::{Staged, StagedFor};
-
-/// What offset, length and memory of a read past the page cache are multiples of. A device that wants more refuses, and is read through
-/// the page cache.
-const BLOCK_BYTES: u64 = 4096;
 
 /// A buffer whose reader took nothing for so long is given to somebody who waits for one.
 const STALE_NS: u64 = 250_000_000;
 
 /// How often buffers that nobody needs are freed.
 const TRIM_NS: u64 = 2_000_000_000;
-
-/// A send that waits for its bytes.
-#[derive(Debug)]
-pub struct Waiting {
-    /// Whose send it is. By the time the bytes are there it may be closed.
-    pub conn: ConnId,
-    /// The budget the send was given.
-    pub bytes_max: u64,
-    /// What it waits for. Keeps the file open until the kernel is done with it.
-    pub absent: Absent,
-}
-
-/// A read to be carried out by a back end.
-#[derive(Debug)]
-pub enum Read {
-    /// Into the page cache: [`Absent::bring_in`].
-    BringIn(Waiting),
-    /// Into a buffer.
-    Direct(DirectRead),
-}
-
-/// A read that ended.
-#[derive(Debug)]
-pub enum Finished {
-    /// Into the page cache, and whether the bytes were then seen to be there.
-    BringIn(Waiting, io::Result<bool>),
-    /// Into a buffer, and how many bytes the kernel put there.
-    Direct(DirectRead, io::Result<usize>),
-}
-
-impl Finished {
-    /// The connection that waited for it.
-    #[must_use]
-    pub fn conn(&self) -> ConnId {
-        match self {
-            Finished::BringIn(waiting, _) => waiting.conn,
-            Finished::Direct(read, _) => read.waiting.conn,
-        }
-    }
-}
-
-/// What follows from a read that ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resumed {
-    /// Send again.
-    Send {
-        /// The budget the send was given.
-        bytes_max: u64,
-        /// Whether to ask what is in memory.
-        residency: Residency,
-    },
-    /// The bytes cannot be had: answer the send so.
-    Unreadable,
-    /// It waits for another read.
-    Waits,
-}
-
-/// A read past the page cache, and the buffer that it fills. Whoever carries it out keeps it in place until the kernel is done.
-#[derive(Debug)]
-pub struct DirectRead {
-    waiting: Waiting,
-    buffer: Buffer,
-}
-
-impl DirectRead {
-    /// The descriptor to read from.
-    #[must_use]
-    pub fn descriptor(&self) -> RawFd {
-        // The kernel answers EBADF to -1, which is as good as any other refusal.
-        self.waiting.absent.file.direct().map_or(-1, AsRawFd::as_raw_fd)
-    }
-
-    /// Where in the file to begin, a multiple of what the device needs.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.waiting.absent.offset / BLOCK_BYTES * BLOCK_BYTES
-    }
-
-    /// How many bytes to read, likewise a multiple, at most [`BUFFER_BYTES`].
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        let end = self.waiting.absent.offset + self.waiting.absent.bytes;
-        let bytes = end.next_multiple_of(BLOCK_BYTES) - self.offset();
-        usize::try_from(bytes).map_or(BUFFER_BYTES, |bytes| bytes.min(BUFFER_BYTES))
-    }
-
-    /// Where to put them: room for [`bytes`](Self::bytes), which stays where it is as long as this lives.
-    pub fn start(&mut self) -> NonNull<u8> {
-        self.buffer.start()
-    }
-
-    /// Carries it out and waits for it. How many bytes came.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn run(&mut self) -> io::Result<usize> {
-        let (offset, bytes) = (self.offset(), self.bytes());
-        let offset = i64::try_from(offset).map_err(io::Error::other)?;
-        let file = self.waiting.absent.file.direct().ok_or(Errno::EBADF)?;
-        let memory = &mut self.buffer.bytes_mut()[..bytes];
-        Ok(retry(|| pread(file, memory, offset))?)
-    }
-}
 
 /// The most that one read past the page cache gives of what begins at `offset`.
 pub(crate) fn direct_bytes_max(offset: u64) -> u64 {
@@ -156,6 +52,10 @@ pub(crate) struct Cold {
     to_read: VecDeque<Waiting>,
     /// Sends that wait for the page cache.
     to_bring_in: VecDeque<Waiting>,
+    /// What threads are bringing in.
+    coming: Coming,
+    /// Sends out of buffers.
+    copies: Copies,
     /// Devices on which a read into the page cache was seen there afterwards. On others the kernel may not tell, and what is in memory
     /// would be read from the disk for ever.
     telling: Vec<u64>,
@@ -173,6 +73,8 @@ impl Cold {
             staged: Vec::new(),
             to_read: VecDeque::new(),
             to_bring_in: VecDeque::new(),
+            coming: Coming::default(),
+            copies: Copies::default(),
             telling: Vec::new(),
             now_ns: 0,
             trim_at_ns: 0,
@@ -225,6 +127,7 @@ impl Cold {
             self.to_bring_in.append(&mut self.to_read);
         }
         let waiting = self.to_bring_in.pop_front()?;
+        self.coming.begin(&waiting.absent);
         self.counters.brought_in.increment();
         self.counters.brought_in_bytes.add(waiting.absent.bytes);
         Some(Read::BringIn(waiting))
@@ -232,6 +135,9 @@ impl Cold {
 
     /// A read ended. What becomes of the send that waited for it, whose connection may be closed by now.
     pub(crate) fn finish(&mut self, finished: Finished, is_open: bool) -> Resumed {
+        if let Finished::BringIn(waiting, _) = &finished {
+            self.coming.end(&waiting.absent);
+        }
         match finished {
             Finished::BringIn(waiting, Ok(is_resident)) => {
                 let device = waiting.absent.file.identity().0;
@@ -279,9 +185,25 @@ impl Cold {
         Resumed::Waits
     }
 
+    /// Whether some of these bytes are being brought in. The kernel counts them as in memory from the moment they are asked for.
+    pub(crate) fn is_coming(&self, file: &OpenFile, offset: u64, bytes: u64) -> bool {
+        self.coming.has(file.identity(), offset, bytes)
+    }
+
+    /// Whose turn it is to be sent bytes out of buffers.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    /// The same, to change it.
+    pub(crate) fn copies_mut(&mut self) -> &mut Copies {
+        &mut self.copies
+    }
+
     /// So many bytes of each of these places were sent; the places as [`StagedFor::find`] gave them.
     pub(crate) fn consume(&mut self, sent: &[(usize, u64)]) {
         for (place, bytes) in sent {
+            self.copies.copied(*bytes);
             if let Some(staged) = self.staged.get_mut(*place) {
                 staged.left = staged.left.saturating_sub(*bytes);
                 staged.used_ns = self.now_ns;
@@ -292,6 +214,7 @@ impl Cold {
 
     /// A connection is closed: what was read for it goes.
     pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.copies.forget(conn);
         self.release(|staged| staged.conn == conn);
     }
 
@@ -311,6 +234,7 @@ impl Cold {
     /// A loop begins.
     pub(crate) fn begin_turn(&mut self, now: Now) {
         self.now_ns = now.monotonic_ns;
+        self.copies.begin_turn();
         if self.now_ns >= self.trim_at_ns {
             self.trim_at_ns = self.now_ns + TRIM_NS;
             self.pool.trim();
@@ -322,7 +246,7 @@ impl Cold {
         let stale = self.staged.iter().map(|staged| staged.used_ns + STALE_NS).min();
         let steal = stale.filter(|_| !self.to_read.is_empty());
         let trim = self.pool.is_held().then_some(self.trim_at_ns);
-        [steal, trim].into_iter().flatten().min()
+        [steal, trim, self.copies.deadline_ns()].into_iter().flatten().min()
     }
 }
 

@@ -134,6 +134,11 @@ impl<'a> Plan<'a> {
         self.store == Some(Store::Files)
     }
 
+    /// Whether bytes in a buffer are among it.
+    pub(crate) fn has_buffers(&self) -> bool {
+        self.store == Some(Store::Buffers)
+    }
+
     /// How many runs.
     pub(crate) fn runs(&self) -> usize {
         self.runs.len()
@@ -183,7 +188,7 @@ impl<'a> Plan<'a> {
 
     /// How many of the first `bytes` bytes come out of which buffer.
     pub(crate) fn staged_prefix(&self, bytes: u64) -> Vec<(usize, u64)> {
-        if self.store != Some(Store::Buffers) {
+        if !self.has_buffers() {
             return Vec::new();
         }
         let staged = self.prefix(bytes).filter_map(|run| match run.source {
@@ -259,15 +264,18 @@ impl<'a> Plan<'a> {
         Some(self.files.len() - 1)
     }
 
-    /// Leaves out everything from the first byte on that is not in memory, or may not be. Where nothing of a file comes before it, says
-    /// what is missing. Where the kernel does not tell, bytes are read each time, since a shard that waits for a disk makes all its clients wait.
+    /// Leaves out everything from the first byte on that `is_there` denies of a file, an offset and a count. Where nothing of a file comes
+    /// before it, says what is missing. Where the kernel does not tell, bytes are read each time, since a shard that waits for a disk makes all its clients wait.
     /// Blocks that follow each other in a file, as peers ask for them, are asked about together: a probe for each block would cost more
     /// than it saves.
-    pub(crate) fn cut_before_absent(&mut self, kept: &mut KeptFiles) -> Option<Gap> {
+    pub(crate) fn cut_before_absent(
+        &mut self,
+        mut is_there: impl FnMut(&Arc<OpenFile>, u64, u64) -> bool,
+    ) -> Option<Gap> {
         let mut start = 0;
         while let Some(asked) = self.neighbours(start, ABSENT_BYTES_MAX) {
             let file = &self.files[asked.file];
-            if !kept.resident(file, asked.offset, asked.bytes) {
+            if !is_there(file, asked.offset, asked.bytes) {
                 // Heads alone are not worth a packet: they wait with what they belong to.
                 if start == 0 {
                     return Some(Gap { file: Arc::clone(file), offset: asked.offset, bytes: asked.bytes });

@@ -12,6 +12,7 @@ use millrace_engine::counters::Counters;
 use millrace_engine::event::Sent;
 use millrace_engine::ids::{ConnId, Now};
 use millrace_engine::output::Output;
+use millrace_pagecache::OpenFile;
 use nix::errno::Errno;
 
 use crate::cold::{self, Cold, Finished, Read, Resumed, Waiting};
@@ -130,8 +131,15 @@ impl Sender {
             Ok(plan) => plan,
             Err(Unreadable) => return Outcome::Sent(Sent::Unreadable),
         };
+        if plan.has_buffers() && !self.cold.copies().may_copy(conn) {
+            self.cold.copies_mut().wait(conn, bytes_max);
+            return Outcome::Postponed;
+        }
+        let is_there = |file: &Arc<OpenFile>, offset, bytes| {
+            self.kept.resident(file, offset, bytes) && !self.cold.is_coming(file, offset, bytes)
+        };
         if residency == Residency::Ask
-            && let Some(gap) = plan.cut_before_absent(&mut self.kept)
+            && let Some(gap) = plan.cut_before_absent(is_there)
         {
             return Outcome::Absent(self.absent(conn, output, gap));
         }
@@ -193,6 +201,12 @@ impl Sender {
     /// The next read to begin. Call until there is none, once a loop at least.
     pub fn next_read(&mut self) -> Option<Read> {
         self.cold.next_read()
+    }
+
+    /// The next send that was [postponed](Outcome::Postponed) and the budget that it was given. Call until there is none at the end of
+    /// each loop, so that what takes less time comes first.
+    pub fn next_postponed(&mut self) -> Option<(ConnId, u64)> {
+        self.cold.copies_mut().next()
     }
 
     /// A read ended; `is_open` is whether the connection that waited for it still is. What to do with its send; nothing where it is closed.

@@ -1,6 +1,8 @@
 //! Bytes that are not in memory: read past the page cache or brought into it, they are the right ones, however they lie to the blocks of the
 //! device, and whatever becomes of the reads and of those who wait for them.
 
+mod turns;
+
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
@@ -16,6 +18,8 @@ use crate::support::{Bench, Random, Stored, conn, receive, tcp_pair};
 const PATHS: [SendPath; 2] = [SendPath::Reference, SendPath::Sendfile];
 const BLOCK: u64 = 4096;
 const BUFFER: u64 = BUFFER_BYTES as u64;
+const BUDGET: u64 = 1 << 20;
+const START: Now = Now { monotonic_ns: 0, unix_s: 0 };
 const FILE_BYTES: u64 = 3 * BUFFER + 777;
 
 /// A content of one file that is not in memory, and a sender that knows that the kernel tells so.
@@ -80,6 +84,10 @@ impl Scene {
                     }
                 }
                 Outcome::Absent(absent) => residency = self.read(absent),
+                Outcome::Postponed => {
+                    self.bench.sender.begin_turn(START);
+                    assert_eq!(self.bench.sender.next_postponed(), Some((conn(), BUDGET)));
+                }
                 other => panic!("{other:?}"),
             }
         }

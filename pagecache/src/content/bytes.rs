@@ -113,7 +113,8 @@ impl Content {
     ) -> io::Result<merkle::PieceHash> {
         let range = self.layout.piece_range(piece);
         let mut hasher = PieceHasher::new(v1, v2);
-        let mut buffer = vec![0; READ_BYTES];
+        let piece_bytes = usize::try_from(range.end - range.start).unwrap_or(READ_BYTES);
+        let mut buffer = vec![0; piece_bytes.min(READ_BYTES)];
         let mut at = range.start;
         let mut file_bytes = 0;
         for slice in self.layout.slices(range.start, range.end - range.start) {
@@ -123,7 +124,8 @@ impl Content {
                 SliceSource::File(file, _) => {
                     file_bytes = file_bytes.max(self.layout.file(file).map_or(0, |file| file.length));
                     while at < end {
-                        let bytes = usize::try_from(end - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+                        let bytes =
+                            usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
                         read(at, &mut buffer[..bytes])?;
                         hasher.update(&buffer[..bytes]);
                         at += u64::try_from(bytes).unwrap_or(0);

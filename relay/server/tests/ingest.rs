@@ -814,6 +814,23 @@ fn a_torrent_with_a_url_is_verified_piece_by_piece() {
 }
 
 #[test]
+fn a_piece_that_somebody_waits_for_is_verified_before_it_is_shown() {
+    let origin = Origin::single(LENGTH, SEED, Behaviour::default());
+    let torrent = torrent_of(&origin.file_url());
+    let sent = origin.sent();
+    // Late enough that the reader waits before the piece is here.
+    let slow_head = Some(Duration::from_millis(500));
+    origin.behave(Behaviour { corrupt: Some((1, 5 * MIB)), slow_head, ..Behaviour::default() });
+    let relay = Relay::new();
+    let content = relay.add(NewPull { metainfo: Some(torrent), ..from(&origin.file_url()) });
+    relay.ingest.demand(content.id(), 5 * MIB, 1000);
+    let content = relay.wait_complete(content.id());
+    check_bytes(&content, SEED, LENGTH);
+    assert_eq!(relay.ingest.metrics().hash_failures.value(), 1);
+    assert_eq!(origin.sent() - sent, LENGTH + u64::from(content.layout().piece_bytes()));
+}
+
+#[test]
 fn wrong_bytes_against_known_hashes_are_never_shown() {
     let origin = Origin::single(LENGTH, SEED, Behaviour::default());
     let torrent = torrent_of(&origin.file_url());

@@ -95,6 +95,8 @@ pub(super) struct Pull {
     end: RefCell<Option<End>>,
     wake: Notify,
     paused: Cell<bool>,
+    /// The place that a reader has come to, until its piece is verified; the latest where there are several.
+    awaited: Cell<Option<u64>>,
     in_flight: Cell<usize>,
     checking: Cell<usize>,
     arrived_bytes: Cell<u64>,
@@ -124,6 +126,7 @@ impl Pull {
             end: RefCell::default(),
             wake: Notify::new(),
             paused: Cell::new(false),
+            awaited: Cell::new(None),
             in_flight: Cell::new(0),
             checking: Cell::new(0),
             arrived_bytes: Cell::new(0),
@@ -139,6 +142,7 @@ impl Pull {
 
     /// Somebody waits for these bytes.
     pub(super) fn demand(&self, offset: u64, bytes: u64) {
+        self.awaited.set(Some(offset));
         if self.planner.borrow_mut().demand(offset, bytes) {
             self.wake.notify_one();
         }

@@ -98,6 +98,8 @@ pub(super) struct Pull {
     /// The place that a reader has come to, until its piece is verified; the latest where there are several.
     awaited: Cell<Option<u64>>,
     in_flight: Cell<usize>,
+    /// Ranges asked for so far.
+    asked: Cell<u64>,
     checking: Cell<usize>,
     arrived_bytes: Cell<u64>,
     committed_bytes: Cell<u64>,
@@ -128,6 +130,7 @@ impl Pull {
             paused: Cell::new(false),
             awaited: Cell::new(None),
             in_flight: Cell::new(0),
+            asked: Cell::new(0),
             checking: Cell::new(0),
             arrived_bytes: Cell::new(0),
             committed_bytes: Cell::new(0),
@@ -241,7 +244,7 @@ impl Pull {
         let balance = self.balance.borrow();
         size::Known {
             speed: line.speed(),
-            under_way: self.in_flight.get(),
+            asked: self.asked.get(),
             rate: balance.rate(),
             answers_in_ms: balance.origins()[origin].answers_in_ms.unwrap_or(0),
             unasked_bytes: self.planner.borrow().unasked_bytes(),
@@ -262,6 +265,7 @@ impl Pull {
     }
 
     fn begin(&self, origin: usize) {
+        self.asked.set(self.asked.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         self.balance.borrow_mut().started(origin);
     }

@@ -7,6 +7,7 @@ mod supervised;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -106,6 +107,9 @@ fn limits_origins_and_log_levels_change_in_place() {
         "http = \"127.0.0.1:0\"\nlog-level = \"error\"\n[limits]\nconnections-per-address = 1\n[origins.late]\nurl = \"http://{address}/\""
     ));
     reload(&relay);
+    // One that the shard has not yet closed would count.
+    let none = "millrace_connections{protocol=\"http\",state=\"open\"} 0";
+    relay.until("nobody is connected", |relay| relay.admin("/metrics").contains(none));
     // The origin is asked, whatever comes of it.
     let mut asking = connect();
     asking.write_all(b"GET /pull/late/file HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -118,6 +122,18 @@ fn limits_origins_and_log_levels_change_in_place() {
     assert!(!relay.log().contains("reloaded"), "at that level nothing is said of a reload that went well");
     reload(&relay);
     relay.until("it logs again", |relay| relay.log().contains("reloaded changed="));
+}
+
+#[test]
+fn a_machine_without_certificates_is_administrated_like_any_other() {
+    let folder = Folder::new("certificates");
+    folder.configure("http = \"127.0.0.1:0\"");
+    let none = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let relay = Supervised::start(&folder, &none, &[]);
+    assert!(relay.admin("/v1/status").starts_with("HTTP/1.1 200"));
+    let mut status = Command::new(env!("CARGO_BIN_EXE_millrace-relay"));
+    let status = status.args(["status", "--admin", &folder.path("admin.sock")]).envs(none).output().unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
 #[test]

@@ -370,8 +370,9 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The system's certificates, and those of the file.
-fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, ClientError> {
+/// The system's certificates, and those of the file. A system that has none is no error: what is asked over HTTPS then fails, and nothing
+/// else.
+pub(crate) fn tls_config(config: &ClientConfig) -> Result<rustls::ClientConfig, ClientError> {
     let mut roots = rustls::RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(system.certs);

@@ -15,6 +15,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::UdpSocket;
 use url::Url;
 
+use crate::ingest::client::{ClientConfig, ClientError, tls_config};
 use crate::ingest::guard::{self, GuardError, PublicResolver};
 
 /// For one HTTP announce, from the name to the last byte.
@@ -67,9 +68,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(peer_id: [u8; 20], port: u16) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(peer_id: [u8; 20], port: u16) -> Result<Self, ClientError> {
+        let tls = tls_config(&ClientConfig::default())?;
         let builder = || {
             reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
                 .timeout(HTTP_TIMEOUT)
                 .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))
         };

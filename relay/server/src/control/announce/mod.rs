@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use url::Url;
 
+use crate::ingest::client::ClientError;
 use crate::ingest::origin::Trust;
 use crate::ingest::sources::Sources;
 
@@ -59,7 +60,7 @@ impl Announcer {
     ///
     /// # Errors
     /// The HTTP client cannot be set up.
-    pub(super) fn new(links: &Links, peer_id: [u8; 20]) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(links: &Links, peer_id: [u8; 20]) -> Result<Self, ClientError> {
         Ok(Announcer(Arc::new(Shared {
             exchange: Exchange::new(peer_id, links.bittorrent_port)?,
             own: links.trackers(),

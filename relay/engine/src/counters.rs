@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::durations::Durations;
+use crate::ledger::caps::Scope;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -147,8 +148,8 @@ pub struct Counters {
     pub unchoked: Gauge,
     /// Readers that had to wait for bytes on their way.
     pub parked: Counter,
-    /// Times that a cap made a connection wait.
-    pub cap_waits: Counter,
+    /// Times that a cap made a connection wait, by [`Scope`].
+    pub cap_waits: [Counter; Scope::ALL.len()],
     /// Loops turned: the sign of life, at least one within [`IDLE_NS_MAX`](crate::limits::IDLE_NS_MAX).
     pub loops: Counter,
     /// Connections closed, by [`Reason`].

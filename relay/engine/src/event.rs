@@ -8,6 +8,7 @@ use millrace_pagecache::layout::{FileIndex, PieceIndex};
 use millrace_proto::id::ContentId;
 
 use crate::ids::{ConnId, Protocol};
+use crate::ledger::caps::EgressCaps;
 use crate::limits::Limits;
 
 /// One event, delivered by a back end.
@@ -94,6 +95,8 @@ pub enum News {
         /// The answer.
         answer: Answer,
     },
+    /// The caps were changed.
+    Caps(Arc<EgressCaps>),
     /// Take no new connections, finish running answers, then close.
     Drain,
     /// Other times and counts; what sizes memory is as it was at start.

@@ -51,7 +51,7 @@ impl World {
     fn new(content: &Arc<Content>, protocol: Protocol) -> Self {
         let config = Config {
             limits: Arc::new(Limits { connections_max: 1, ..Limits::default() }),
-            ledger: Arc::new(Ledger::new(None)),
+            ledger: Arc::new(Ledger::default()),
             counters: Arc::new(Counters::default()),
             identity: Identity { peer_id: [0; 20], agent: "test".into(), port: 6881 },
             seed: 1,

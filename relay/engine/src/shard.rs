@@ -5,7 +5,10 @@
 mod connection;
 mod deadlines;
 mod news;
+mod path;
 mod turns;
+mod waits;
+mod wheel;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ pub use crate::session::Identity;
 use crate::session::{Context, End, Parked, Random, Shared, Step};
 use connection::{Closing, Conn, Sending, Session};
 pub(crate) use deadlines::{Deadline, after};
+use waits::Waits;
 
 /// How long a closing connection may go on sending before it is cut (RFC 9112 §9.6).
 const LINGER_MS: u64 = 5_000;
@@ -51,8 +55,8 @@ pub struct Shard {
     conns: Vec<Option<Box<Conn>>>,
     open: usize,
     ready: VecDeque<ConnId>,
-    /// The cap granted nothing: no turns before this time.
-    throttled_until_ns: u64,
+    /// Those whom caps make wait.
+    waits: Waits,
     next_sweep_ms: u64,
     drain_by_ms: Option<u64>,
 }
@@ -62,6 +66,7 @@ impl Shard {
     #[must_use]
     pub fn new(id: ShardId, config: Config) -> Self {
         let slots = config.limits.connections_max as usize;
+        let waits = Waits::new(config.ledger.caps());
         let shared = Shared {
             shard: id,
             choker: bittorrent::choker::Choker::new(config.limits.upload_slots),
@@ -84,7 +89,7 @@ impl Shard {
             conns: std::iter::repeat_with(|| None).take(slots).collect(),
             open: 0,
             ready: VecDeque::new(),
-            throttled_until_ns: 0,
+            waits,
             next_sweep_ms: 0,
             drain_by_ms: None,
         }
@@ -100,8 +105,8 @@ impl Shard {
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
         let sweep = (self.open > 0 || self.drain_by_ms.is_some()).then_some(self.next_sweep_ms * 1_000_000);
-        let turn = (!self.ready.is_empty()).then_some(self.throttled_until_ns);
-        [sweep, turn].into_iter().flatten().min()
+        let turn = (!self.ready.is_empty()).then_some(0);
+        [sweep, turn, self.waits.deadline_ns()].into_iter().flatten().min()
     }
 
     /// Whether a drain has come to its end: nothing is open, and nothing will be.
@@ -209,9 +214,7 @@ impl Shard {
         self.shared.counters.loops.increment();
         // A connection that closed may have left its upload slot to another.
         self.settle_chokes(now, ops);
-        if now.monotonic_ns >= self.throttled_until_ns {
-            self.hand_out_turns(now, ops);
-        }
+        self.hand_out_turns(now, ops);
         self.look_at_deadlines(now, ops);
     }
 }

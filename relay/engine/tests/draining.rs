@@ -22,7 +22,7 @@ impl World {
         let counters = Arc::new(Counters::default());
         let config = Config {
             limits: Arc::new(Limits::default()),
-            ledger: Arc::new(Ledger::new(None)),
+            ledger: Arc::new(Ledger::default()),
             counters: Arc::clone(&counters),
             identity: Identity { peer_id: [0; 20], agent: "test".into(), port: 6881 },
             seed: 1,

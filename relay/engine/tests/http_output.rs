@@ -23,7 +23,7 @@ const ID: ContentId = ContentId([7; 16]);
 fn check(requests: &str, expected: &[&str]) {
     let config = Config {
         limits: Arc::new(Limits::default()),
-        ledger: Arc::new(Ledger::new(None)),
+        ledger: Arc::new(Ledger::default()),
         counters: Arc::new(Counters::default()),
         identity: Identity { peer_id: [0; 20], agent: "test".into(), port: 6881 },
         seed: 1,

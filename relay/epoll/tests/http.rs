@@ -60,7 +60,7 @@ impl Relay {
         let counters = Arc::new(Counters::default());
         let config = Config {
             limits: Arc::new(Limits { connections_max, ..Limits::default() }),
-            ledger: Arc::new(Ledger::new(None)),
+            ledger: Arc::new(Ledger::default()),
             counters: Arc::clone(&counters),
             identity: Identity { peer_id: [b'm'; 20], agent: "millrace test".into(), port: 6881 },
             seed: 1,

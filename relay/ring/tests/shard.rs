@@ -50,7 +50,7 @@ impl Relay {
         let identity = Identity { peer_id: [7; 20], agent: "test".to_owned(), port: 0 };
         let config = Config {
             limits: Arc::new(limits.clone()),
-            ledger: Arc::new(Ledger::new(None)),
+            ledger: Arc::new(Ledger::default()),
             counters: Arc::clone(&counters),
             identity,
             seed: 1,

@@ -160,8 +160,8 @@ impl Running {
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
         let caps = Arc::new(Keeper::open(config.store.clone(), config.caps.clone(), Clock::system())?);
-        let ledger = Arc::new(Ledger::new(None));
-        caps.enforce(Arc::clone(&ledger));
+        let ledger = Arc::new(Ledger::default());
+        caps.enforce(Arc::clone(&ledger), shards.clone());
         let ingest_config = IngestConfig::new(&config, links, way);
         let origins = ingest_config.origins.clone();
         let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())

@@ -5,6 +5,7 @@
 #[path = "support/relay.rs"]
 mod relay;
 
+use millrace_engine::ledger::caps::Scope;
 use relay::TestRelay;
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ fn caps_change_under_way_and_only_from_what_was_read() {
         let change = Some(r#"{"egress": {"total": "8Mbit/s"}}"#);
         let (status, headers, _) =
             relay.admin_with("PATCH", "/v1/caps", change, &[("If-Match", &read)]).await;
-        assert_eq!((status, relay.relay().ledger.egress.rate()), (200, Some(1_000_000)));
+        assert_eq!((status, relay.relay().ledger.caps().rate(Scope::Total)), (200, Some(1_000_000)));
         let now = headers["etag"].to_str().unwrap().to_owned();
         let other = Some(r#"{"egress": {"total": 5}}"#);
         for (method, tag, expected) in [
@@ -42,14 +43,14 @@ fn caps_change_under_way_and_only_from_what_was_read() {
             ("PATCH", now.trim_matches('"'), 412),
         ] {
             assert_eq!(relay.admin_with(method, "/v1/caps", other, &[("If-Match", tag)]).await.0, expected);
-            assert_eq!(relay.relay().ledger.egress.rate(), Some(1_000_000), "{method} {tag}");
+            assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(1_000_000), "{method} {tag}");
         }
         let either = format!("\"other\", {now}");
         assert_eq!(relay.admin_with("PUT", "/v1/caps", other, &[("If-Match", &either)]).await.0, 200);
         assert_eq!(relay.admin_with("PATCH", "/v1/caps", Some("{}"), &[("If-Match", "*")]).await.0, 200);
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(5));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(5));
         assert_eq!(relay.admin("PUT", "/v1/caps", Some("{}")).await.1, unlimited());
-        assert_eq!(relay.relay().ledger.egress.rate(), None);
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), None);
     });
 }
 
@@ -64,7 +65,7 @@ fn the_lower_of_both_layers_holds_and_status_says_whose_it_is() {
         };
         put("local", json!({"egress": {"total": 500, "http": 100}, "line_rate": 1000})).await;
         put("controller", json!({"egress": {"total": "40%", "http": 200}})).await;
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(400));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(400));
         let (_, status) = relay.admin("GET", "/v1/status", None).await;
         assert_eq!(status["egress_cap"], 400);
         assert_eq!(status["caps"]["egress"]["total"], json!({"value": 400, "layer": "controller"}));
@@ -75,12 +76,12 @@ fn the_lower_of_both_layers_holds_and_status_says_whose_it_is() {
         );
         // What the controller takes back leaves the operator's.
         put("controller", json!({})).await;
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(500));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(500));
         let (_, local) = relay.admin("GET", "/v1/caps?layer=local", None).await;
         assert_eq!(local["egress"]["total"], 500);
         let all_day = json!({"egress": {"total": 500}, "schedule": [{"egress": {"total": 0}}]});
         put("local", all_day).await;
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(0));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(0));
         let (_, held) = relay.admin("GET", "/v1/caps?layer=effective", None).await;
         assert_eq!(held["egress"]["total"], json!({"value": 0, "layer": "local", "schedule": 0}));
     });
@@ -116,7 +117,7 @@ fn what_is_refused_changes_nothing_and_names_the_key() {
         let long = format!("{{\"contents\": {{}} {}}}", " ".repeat(9 << 20));
         assert_eq!(relay.admin("PUT", "/v1/caps", Some(&long)).await.0, 413);
         assert_eq!(relay.admin_with("GET", "/v1/caps", None, &[]).await.1["etag"], before);
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(1000));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(1000));
     });
 }
 
@@ -133,6 +134,6 @@ fn caps_are_kept_over_restarts() {
         assert_eq!(relay.admin("GET", "/v1/caps", None).await.1, local);
         let (_, held) = relay.admin("GET", "/v1/caps?layer=effective", None).await;
         assert_eq!(held["egress"]["bittorrent"], json!({"value": 3, "layer": "controller"}));
-        assert_eq!(relay.relay().ledger.egress.rate(), Some(1000));
+        assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(1000));
     });
 }

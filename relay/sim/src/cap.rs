@@ -1,4 +1,4 @@
-//! Watches the egress cap: at the send call, no window of one second may carry more than it, but for 1 % or 64 KiB.
+//! Watches a cap: at the send call, no window of one second may carry more than it, but for 1 % or 64 KiB.
 
 use std::collections::VecDeque;
 
@@ -12,13 +12,15 @@ const SLACK_BYTES_MIN: u64 = 64 * 1024;
 pub(crate) struct CapWatch {
     /// When, and how many bytes.
     sent: VecDeque<(u64, u64)>,
+    /// Their sum.
+    sent_bytes: u64,
     /// From when on, and at which rate; the last one is in force.
     rates: VecDeque<(u64, Option<u64>)>,
 }
 
 impl Default for CapWatch {
     fn default() -> Self {
-        CapWatch { sent: VecDeque::new(), rates: VecDeque::from([(0, None)]) }
+        CapWatch { sent: VecDeque::new(), sent_bytes: 0, rates: VecDeque::from([(0, None)]) }
     }
 }
 
@@ -33,14 +35,16 @@ impl CapWatch {
         let now_ns = now.monotonic_ns;
         let start_ns = now_ns.saturating_sub(WINDOW_NS);
         self.sent.push_back((now_ns, bytes));
-        while self.sent.front().is_some_and(|(at, _)| *at <= start_ns) {
+        self.sent_bytes += bytes;
+        while let Some((_, bytes)) = self.sent.front().filter(|(at, _)| *at <= start_ns) {
+            self.sent_bytes -= bytes;
             self.sent.pop_front();
         }
         while self.rates.get(1).is_some_and(|(from, _)| *from <= start_ns) {
             self.rates.pop_front();
         }
         let Some(allowed) = self.allowed(start_ns, now_ns) else { return };
-        let sent: u64 = self.sent.iter().map(|(_, bytes)| bytes).sum();
+        let sent = self.sent_bytes;
         assert!(sent <= allowed, "{sent} bytes in a second in which the cap allows {allowed}");
     }
 

@@ -13,6 +13,7 @@ use millrace_engine::op::{Op, Ops, Question};
 use millrace_engine::output::Part;
 use millrace_engine::shard::{Config, Identity, Shard};
 use millrace_pagecache::content::Content;
+use millrace_proto::admin::caps::EffectiveCaps;
 use millrace_proto::id::ContentId;
 
 use crate::cap::CapWatch;
@@ -84,7 +85,7 @@ impl Kernel {
     #[must_use]
     pub fn new(seed: u64, limits: Limits, faults: Faults) -> Self {
         let counters = Arc::new(Counters::default());
-        let ledger = Arc::new(Ledger::new(None));
+        let ledger = Arc::new(Ledger::default());
         let config = Config {
             limits: Arc::new(limits),
             ledger: Arc::clone(&ledger),
@@ -125,7 +126,10 @@ impl Kernel {
 
     /// Changes the egress cap.
     pub fn set_egress(&mut self, rate: Option<u64>) {
-        self.ledger.egress.set_rate(rate);
+        let mut caps = EffectiveCaps::default();
+        caps.egress.total.value = rate;
+        let caps = self.ledger.set_caps(&caps);
+        self.news(News::Caps(caps));
         self.cap.set_rate(self.now, rate);
     }
 

@@ -7,6 +7,7 @@
 
 pub mod bytes;
 mod cap;
+pub mod crowd;
 pub mod disk;
 pub mod encrypted;
 pub mod kernel;

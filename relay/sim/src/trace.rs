@@ -43,6 +43,7 @@ impl Trace {
             News::Answer { .. } => (24, None),
             News::Drain => (25, None),
             News::Limits(_) => (26, None),
+            News::Caps(_) => (27, None),
         };
         self.note(kind, None, content.map_or(0, |id| fold(&id.0)));
     }

@@ -117,7 +117,7 @@ impl Relay {
     fn with_connection(protocol: Protocol) -> Self {
         let config = Config {
             limits: Arc::new(Limits { connections_max: 64, ..Limits::default() }),
-            ledger: Arc::new(Ledger::new(None)),
+            ledger: Arc::new(Ledger::default()),
             counters: Arc::new(Counters::default()),
             identity: Identity { peer_id: [0; 20], agent: "Millrace".into(), port: 6881 },
             seed: 1,

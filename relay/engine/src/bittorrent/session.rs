@@ -55,6 +55,13 @@ impl Session {
         }
     }
 
+    /// We make it wait ourselves, and it may have nothing to say until we go on.
+    pub(crate) fn excuse(&mut self, now: Now, limits: &Limits) {
+        if let State::Open { idle, .. } = &mut self.0 {
+            *idle = after(now, limits.peer_idle_timeout, Reason::Idle);
+        }
+    }
+
     /// Handles what the peer sent; nothing means that it has finished.
     pub(crate) fn handle_received(&mut self, cx: &mut Context<'_>, mut data: &[u8]) -> Step {
         if data.is_empty() {

@@ -86,6 +86,19 @@ impl Session {
         }
     }
 
+    /// We make it wait ourselves: what it has to do begins anew.
+    pub(crate) fn excuse(&mut self, now: Now, limits: &Limits) {
+        match &mut self.state {
+            State::Head if self.input.is_empty() => {
+                self.head_by = after(now, limits.idle_timeout, Reason::Idle)
+            }
+            State::Sending { park: Some(park), .. } => {
+                *park = after(now, limits.park_timeout, Reason::ParkedTooLong);
+            }
+            State::Head | State::Asking | State::Waiting { .. } | State::Sending { .. } => {}
+        }
+    }
+
     pub(crate) fn handle_received(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Step {
         if data.is_empty() {
             self.input_ended = true;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::Shard;
 use super::deadlines::Deadline;
+use super::path::Path;
 use crate::bittorrent;
 use crate::counters::Reason;
 use crate::http;
@@ -19,7 +20,9 @@ pub(super) enum Sending {
     Idle,
     /// In the queue for a turn.
     Queued,
-    /// A `Send` is under way, for which the cap granted this many bytes.
+    /// A cap makes it wait.
+    Capped,
+    /// A `Send` is under way, for which the caps granted this many bytes.
     Granted(u64),
     /// The socket takes no more.
     Blocked,
@@ -48,6 +51,8 @@ pub(super) struct Conn {
     pub(super) peer: SocketAddr,
     pub(super) output: Output,
     pub(super) sending: Sending,
+    /// The caps it is under.
+    pub(super) path: Path,
     pub(super) closing: Closing,
     /// Set while the socket is blocked or the connection lingers; otherwise the session's own deadline counts.
     pub(super) stall: Option<Deadline>,
@@ -94,6 +99,7 @@ impl Shard {
             peer,
             output: Output::default(),
             sending: Sending::Idle,
+            path: Path::default(),
             closing: Closing::No,
             stall: None,
             session,
@@ -106,14 +112,15 @@ impl Shard {
     }
 
     pub(super) fn close(&mut self, id: ConnId, reason: Reason, reset: bool, ops: &mut Ops) {
-        let Some(conn) = self.conns.get_mut(id.index()).and_then(|slot| slot.take_if(|conn| conn.id == id))
+        let Some(mut conn) =
+            self.conns.get_mut(id.index()).and_then(|slot| slot.take_if(|conn| conn.id == id))
         else {
             return;
         };
         self.open -= 1;
         let shared = &mut self.shared;
         if let Sending::Granted(granted) = conn.sending {
-            shared.ledger.egress.give_back(granted);
+            conn.path.give_back(granted, self.waits.per_connection());
         }
         shared.ledger.addresses.leave(conn.peer.ip());
         shared.counters.close(reason);

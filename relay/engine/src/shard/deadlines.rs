@@ -1,7 +1,7 @@
 //! Who has waited too long, and the end of a drain.
 
 use super::Shard;
-use super::connection::Session;
+use super::connection::{Sending, Session};
 use crate::counters::Reason;
 use crate::ids::Now;
 use crate::op::Ops;
@@ -42,8 +42,20 @@ impl Shard {
         let at_ms = now.monotonic_ms();
         let drain_is_over = self.drain_by_ms.is_some_and(|by_ms| at_ms >= by_ms);
         self.shared.rotate_chokes(now);
+        let Shard { waits, conns, .. } = self;
+        waits.retain(|id| {
+            let conn = conns.get(id.index()).and_then(Option::as_deref);
+            conn.is_some_and(|conn| conn.id == id && conn.sending == Sending::Capped)
+        });
         for id in self.open_ids() {
-            let Some(conn) = self.conn(id) else { continue };
+            let Shard { shared, conns, .. } = self;
+            let Some(conn) = conns.get_mut(id.index()).and_then(Option::as_deref_mut) else { continue };
+            if conn.sending == Sending::Capped {
+                match &mut conn.session {
+                    Session::Http(http) => http.excuse(now, &shared.limits),
+                    Session::BitTorrent(peer) => peer.excuse(now, &shared.limits),
+                }
+            }
             let session = match &conn.session {
                 Session::Http(http) => http.deadline(),
                 Session::BitTorrent(peer) => peer.deadline(),

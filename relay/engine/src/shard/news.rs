@@ -39,6 +39,11 @@ impl Shard {
                 Session::Http(http) => http.handle_answer(cx, answer),
                 Session::BitTorrent(_) => Ok(()),
             }),
+            News::Caps(caps) => {
+                for id in self.waits.replace(caps) {
+                    self.queue(id);
+                }
+            }
             News::Drain => self.drain(now, ops),
             News::Limits(limits) => self.shared.limits = limits,
         }

@@ -78,7 +78,7 @@ impl World {
             ShardId(3),
             Config {
                 limits: Arc::new(limits),
-                ledger: Arc::new(Ledger::new(None)),
+                ledger: Arc::new(Ledger::default()),
                 counters: Arc::clone(&counters),
                 identity: Identity { peer_id: OUR_ID, agent: "Millrace test".into(), port: 6881 },
                 seed: 1,

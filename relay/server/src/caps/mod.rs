@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use millrace_engine::event::News;
 use millrace_engine::ledger::Ledger;
 use millrace_proto::admin::caps::effective::InForce;
 use millrace_proto::admin::caps::status::{CapsStatus, LocalFrom};
 use millrace_proto::admin::caps::{Caps, CapsError, EffectiveCaps, Layer, Layers, Source};
 use ring::digest;
+
+use crate::shards::Shards;
 
 pub use self::clock::Clock;
 pub use self::file::CapsFileError;
@@ -41,7 +44,7 @@ pub struct Keeper {
     clock: Clock,
     held: Mutex<Held>,
     /// Who sends.
-    ledger: OnceLock<Arc<Ledger>>,
+    enforced: OnceLock<(Arc<Ledger>, Shards)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl Keeper {
             );
         }
         let held = Mutex::new(Held { configured, layers, changed, in_force: Vec::new() });
-        Ok(Keeper { folder, clock, held, ledger: OnceLock::new() })
+        Ok(Keeper { folder, clock, held, enforced: OnceLock::new() })
     }
 
     /// What holds now.
@@ -78,9 +81,9 @@ impl Keeper {
         self.held().layers.effective(clock::civil(&self.clock.now()))
     }
 
-    /// Enforces what holds, from now on through this ledger.
-    pub fn enforce(&self, ledger: Arc<Ledger>) {
-        let _ = self.ledger.set(ledger);
+    /// Enforces what holds, from now on through this ledger and these shards.
+    pub fn enforce(&self, ledger: Arc<Ledger>, shards: Shards) {
+        let _ = self.enforced.set((ledger, shards));
         self.apply(&mut self.held());
     }
 
@@ -182,8 +185,9 @@ impl Keeper {
             tracing::info!(layer = ?source.layer, entry = source.schedule, "an entry of the caps' schedule is over");
         }
         held.in_force = in_force;
-        if let Some(ledger) = self.ledger.get() {
-            ledger.egress.set_rate(effective.egress.total.value);
+        if let Some((ledger, shards)) = self.enforced.get() {
+            let caps = ledger.set_caps(&effective);
+            shards.broadcast(|| News::Caps(Arc::clone(&caps)));
         }
     }
 

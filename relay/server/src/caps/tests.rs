@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use millrace_engine::ledger::caps::Scope;
 use serde_json::{Value, json};
 
 use super::*;
@@ -140,16 +141,16 @@ fn schedules_are_enforced_as_the_clock_says_also_when_it_jumps() {
     let (folder, hands) = (Folder::new("schedule"), Hands::default());
     let schedule = json!([{"days": "thu", "from": "08:00", "to": "18:00", "egress": {"total": 30}}]);
     let keeper = folder.open(json!({"egress": {"total": 100}, "schedule": schedule}), &hands).unwrap();
-    let ledger = Arc::new(Ledger::new(None));
-    keeper.enforce(Arc::clone(&ledger));
-    assert_eq!(ledger.egress.rate(), Some(100));
+    let ledger = Arc::new(Ledger::default());
+    keeper.enforce(Arc::clone(&ledger), Shards::new(Vec::new()));
+    assert_eq!(ledger.caps().rate(Scope::Total), Some(100));
     // On, back, over midnight, a week ahead.
     for (days, hours, expected) in
         [(0, 8, 30), (0, 7, 100), (0, 17, 30), (0, 18, 100), (1, 9, 100), (7, 9, 30)]
     {
         hands.set(days, hours);
         keeper.look_at_the_clock();
-        assert_eq!(ledger.egress.rate(), Some(expected), "day {days}, {hours}:00");
+        assert_eq!(ledger.caps().rate(Scope::Total), Some(expected), "day {days}, {hours}:00");
     }
     let status = keeper.status();
     assert_eq!(status.now, "1970-01-08T09:00:00+01:00");

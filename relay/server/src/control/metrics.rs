@@ -3,6 +3,8 @@
 //! prometheus-client's registry holds one collector of ours, since every number exists already as an atomic of the engine, of ingest
 //! or of the store.
 
+mod caps;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,13 +69,7 @@ impl Collector for Numbers {
         )?;
         ingest(&mut out, relay.ingest.metrics())?;
         self.contents(&mut out)?;
-        let cap = relay.ledger.egress.rate();
-        // A gauge cannot say "none": infinity compares rightly with every rate.
-        out.gauge_f64(
-            "cap_bytes_per_second",
-            "Cap on everything sent; +Inf is none",
-            cap.map_or(f64::INFINITY, as_f64),
-        )?;
+        caps::caps(&mut out, &relay.ledger.caps(), &relay.counters)?;
         out.gauge(
             "tracker_peers",
             "Peers that the built-in tracker knows",
@@ -246,11 +242,6 @@ fn shards(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
         "parked",
         "Readers that waited for bytes on their way",
         alone(sum(counters, |c| c.parked.value())),
-    )?;
-    out.counter(
-        "cap_waits",
-        "Times that a cap made a connection wait",
-        alone(sum(counters, |c| c.cap_waits.value())),
     )?;
     out.counter(
         "ring_overflow",

@@ -223,7 +223,12 @@ impl Ears {
                     self.events.content(&self.questions, &entry);
                 }
             }
-            News::Arrived(_) | News::Piece { .. } | News::Answer { .. } | News::Limits(_) | News::Drain => {}
+            News::Arrived(_)
+            | News::Piece { .. }
+            | News::Answer { .. }
+            | News::Caps(_)
+            | News::Limits(_)
+            | News::Drain => {}
         }
     }
 

@@ -5,7 +5,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::durations::Durations;
 use crate::ledger::caps::Scope;
 
-/// A number that only grows.
+/// A number that only grows, and that one thread alone counts: without a locked instruction, which would wait for every store before it.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Adds `count`. Two threads that do so at the same time lose one of the two.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.value().wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// The number so far, for any thread.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that only grows, counted by any thread.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -117,63 +139,63 @@ impl Reason {
     ];
 }
 
-/// The counters of one shard.
+/// The counters of one shard, written by its thread alone.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections accepted, by HTTP and by BitTorrent.
-    pub accepted_http: Counter,
+    pub accepted_http: Tally,
     /// Connections accepted on the BitTorrent port.
-    pub accepted_bittorrent: Counter,
+    pub accepted_bittorrent: Tally,
     /// Open HTTP connections.
     pub connections_http: Gauge,
     /// Open BitTorrent connections.
     pub connections_bittorrent: Gauge,
     /// HTTP requests whose head was read.
-    pub requests: Counter,
+    pub requests: Tally,
     /// Time from the end of a request's head to the last byte of its answer handed to the kernel.
     pub request_durations: Durations,
     /// HTTP answers by class of status: index 1 to 5.
-    pub responses: [Counter; 6],
+    pub responses: [Tally; 6],
     /// Bytes of contents sent over HTTP.
-    pub served_http_bytes: Counter,
+    pub served_http_bytes: Tally,
     /// Bytes of contents sent over BitTorrent.
-    pub served_bittorrent_bytes: Counter,
+    pub served_bittorrent_bytes: Tally,
     /// BitTorrent handshakes that came through message stream encryption.
-    pub encrypted_handshakes: Counter,
+    pub encrypted_handshakes: Tally,
     /// BitTorrent blocks queued for sending.
-    pub blocks: Counter,
+    pub blocks: Tally,
     /// BitTorrent requests rejected.
-    pub rejects: Counter,
+    pub rejects: Tally,
     /// BitTorrent peers unchoked now.
     pub unchoked: Gauge,
     /// Readers that had to wait for bytes on their way.
-    pub parked: Counter,
+    pub parked: Tally,
     /// Times that a cap made a connection wait, by [`Scope`].
-    pub cap_waits: [Counter; Scope::ALL.len()],
+    pub cap_waits: [Tally; Scope::ALL.len()],
     /// Loops turned: the sign of life, at least one within [`IDLE_NS_MAX`](crate::limits::IDLE_NS_MAX).
-    pub loops: Counter,
+    pub loops: Tally,
     /// Connections closed, by [`Reason`].
-    pub closed: [Counter; Reason::ALL.len()],
+    pub closed: [Tally; Reason::ALL.len()],
 
     // What back ends count.
     /// Bytes sent by page reference.
-    pub sent_reference_bytes: Counter,
+    pub sent_reference_bytes: Tally,
     /// Bytes sent by sendfile.
-    pub sent_sendfile_bytes: Counter,
+    pub sent_sendfile_bytes: Tally,
     /// Bytes sent by copying.
-    pub sent_copy_bytes: Counter,
+    pub sent_copy_bytes: Tally,
     /// Reads that brought data into the page cache before a send.
-    pub brought_in: Counter,
+    pub brought_in: Tally,
     /// Bytes of them.
-    pub brought_in_bytes: Counter,
+    pub brought_in_bytes: Tally,
     /// Reads past the page cache, for one send alone.
-    pub read_direct: Counter,
+    pub read_direct: Tally,
     /// Bytes of them, with what lay around them in their blocks.
-    pub read_direct_bytes: Counter,
+    pub read_direct_bytes: Tally,
     /// Sends that waited for a buffer to read into.
-    pub buffer_waits: Counter,
+    pub buffer_waits: Tally,
     /// Completion queue overflows.
-    pub ring_overflows: Counter,
+    pub ring_overflows: Tally,
     /// Time of a loop from its first event to its end.
     pub loop_durations: Durations,
 }

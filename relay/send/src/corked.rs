@@ -11,6 +11,7 @@ use socket2::SockRef;
 use crate::pipe::retry;
 use crate::plan::{Plan, Position, Source};
 use crate::sender::{End, Progress};
+use crate::socket::corked;
 
 /// What padding is sent from.
 static ZEROS: [u8; 16 * 1024] = [0; 16 * 1024];
@@ -21,17 +22,17 @@ const CORK_RUNS_MIN: usize = 3;
 /// Runs in memory that go out in one call: those of a batch of blocks.
 const SLICES_MAX: usize = 104;
 
+/// Bytes from which on it does as well: more than one segment has room for.
+pub(crate) const CORK_BYTES_MIN: u64 = 64 * 1024;
+
 /// Sends `plan`, run by run.
 pub(crate) fn send(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
-    let options = SockRef::from(&socket);
-    // Sockets that know no cork (a test's socket pair) do without.
-    let corked = plan.runs() >= CORK_RUNS_MIN && plan.has_files() && options.set_tcp_cork(true).is_ok();
-    let progress = send_runs(socket, plan);
-    if corked {
-        // Fails only on a socket that is broken, which the next call finds out.
-        let _ = options.set_tcp_cork(false);
+    let pays = plan.runs() >= CORK_RUNS_MIN || plan.bytes() > CORK_BYTES_MIN;
+    if pays && plan.has_files() {
+        corked(socket, || send_runs(socket, plan))
+    } else {
+        send_runs(socket, plan)
     }
-    progress
 }
 
 fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
@@ -55,7 +56,7 @@ fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
 }
 
 /// Sends a part of the runs that follow each other in memory, at least one byte, of `left` bytes in all.
-fn send_memory(
+pub(crate) fn send_memory(
     socket: BorrowedFd<'_>,
     plan: &Plan<'_>,
     mut position: Position,
@@ -77,7 +78,10 @@ fn send_memory(
     }
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if bytes < left { libc::MSG_MORE } else { 0 };
     let socket = SockRef::from(&socket);
-    let taken = retry(|| socket.send_vectored_with_flags(&slices[..count], flags).map_err(errno))?;
+    let taken = match &slices[..count] {
+        [slice] => retry(|| socket.send_with_flags(slice, flags).map_err(errno))?,
+        slices => retry(|| socket.send_vectored_with_flags(slices, flags).map_err(errno))?,
+    };
     Ok(taken as u64)
 }
 

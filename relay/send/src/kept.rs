@@ -8,18 +8,23 @@ use millrace_engine::ids::Now;
 use millrace_pagecache::OpenFile;
 use millrace_pagecache::disk::residency::resident;
 
+use crate::calls;
+
 /// Files kept at most where nobody says how many descriptors there are.
 const FILES_MAX: usize = 256;
 
 /// A file is closed when nothing was sent from it for this long, or up to twice as long.
 const IDLE_NS: u64 = 1_000_000_000;
 
-/// Unit in which is remembered what was found in memory. Sends of at least as much ask each time: there it costs nothing measurable.
+/// Unit in which is remembered what was found in memory.
 const WINDOW_BYTES: u64 = 256 * 1024;
 
 /// How long a window counts as in memory. The kernel reclaims what was not used for longer, unless it is pressed hard; then a shard
 /// waits for the disk, for less than a window, once.
 const RESIDENT_MS: u64 = 1_000;
+
+/// How long it does for a send of a window or more, which would make the shard wait longer, and for which asking costs less.
+const LARGE_MS: u64 = 100;
 
 /// The files that were sent from lately.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(crate) struct KeptFiles {
     files: Vec<Kept>,
     /// The place in `files` of the file at each address, at which there is no other as long as it is kept.
     places: HashMap<usize, usize>,
+    /// The place that was looked up last.
+    last: usize,
     /// Those of more contents than this, sent from at the same time, are opened more often.
     files_max: usize,
     /// Which file makes room for the next one.
@@ -44,8 +51,8 @@ struct Kept {
     used: bool,
     /// The loop in which it was last seen unchanged.
     unchanged_in: Option<u64>,
-    /// Until when each window counts as in memory, in monotonic milliseconds; as many as were needed so far.
-    resident_until_ms: Vec<u64>,
+    /// When each window was last seen in memory, in monotonic milliseconds; as many as were needed so far.
+    resident_at_ms: Vec<Option<u64>>,
 }
 
 impl Default for KeptFiles {
@@ -60,6 +67,7 @@ impl KeptFiles {
         KeptFiles {
             files: Vec::new(),
             places: HashMap::new(),
+            last: 0,
             files_max: files_max.max(1),
             hand: 0,
             close_at_ns: 0,
@@ -82,44 +90,50 @@ impl KeptFiles {
         true
     }
 
-    /// Whether a range of `file` is in memory, as far as anybody can tell; `false` where the kernel does not.
+    /// Whether a range of `file` is in memory, as far as anybody can tell; `false` where the kernel does not. The whole windows around it
+    /// are asked about, and remembered, unless there is more to wait for than they are worth.
     pub(crate) fn resident(&mut self, file: &Arc<OpenFile>, offset: u64, bytes: u64) -> bool {
-        let is_resident = |offset, bytes| resident(file.file(), offset, bytes) == Some(true);
-        if bytes >= WINDOW_BYTES {
-            return is_resident(offset, bytes);
-        }
+        let is_resident = |offset, bytes| {
+            calls::note();
+            resident(file.file(), offset, bytes) == Some(true)
+        };
+        let known_ms = if bytes >= WINDOW_BYTES { LARGE_MS } else { RESIDENT_MS };
         let now_ms = self.now_ms;
+        let (first, end) = (offset / WINDOW_BYTES, (offset + bytes).div_ceil(WINDOW_BYTES));
+        let (Ok(from), Ok(to)) = (usize::try_from(first), usize::try_from(end)) else {
+            return is_resident(offset, bytes);
+        };
         let kept = self.kept(file);
-        let windows = offset / WINDOW_BYTES..(offset + bytes).div_ceil(WINDOW_BYTES);
-        for window in windows {
-            let Ok(index) = usize::try_from(window) else { return is_resident(offset, bytes) };
-            if kept.resident_until_ms.len() <= index {
-                kept.resident_until_ms.resize(index + 1, 0);
-            }
-            let until_ms = &mut kept.resident_until_ms[index];
-            if *until_ms <= now_ms {
-                // The last one is as long as the file: there is no page behind its end.
-                let start = window * WINDOW_BYTES;
-                let window_bytes = file.bytes().saturating_sub(start).min(WINDOW_BYTES);
-                if window_bytes == 0 || !is_resident(start, window_bytes) {
-                    return is_resident(offset, bytes);
-                }
-                *until_ms = now_ms + RESIDENT_MS;
-            }
+        if kept.resident_at_ms.len() < to {
+            kept.resident_at_ms.resize(to, None);
         }
-        true
+        let windows = &mut kept.resident_at_ms[from..to];
+        if windows.iter().all(|at_ms| at_ms.is_some_and(|at_ms| now_ms < at_ms + known_ms)) {
+            return true;
+        }
+        // The last one is as long as the file: there is no page behind its end.
+        let start = first * WINDOW_BYTES;
+        let around = file.bytes().min(end * WINDOW_BYTES).saturating_sub(start);
+        if around > 0 && is_resident(start, around) {
+            windows.fill(Some(now_ms));
+            return true;
+        }
+        (start, around) != (offset, bytes) && is_resident(offset, bytes)
     }
 
     fn kept(&mut self, file: &Arc<OpenFile>) -> &mut Kept {
         let address = Arc::as_ptr(file).addr();
-        let place = self.places.get(&address).copied().unwrap_or_else(|| self.keep(address, file));
-        &mut self.files[place]
+        // Most often it is the one that was asked about last.
+        if !self.files.get(self.last).is_some_and(|kept| Arc::ptr_eq(&kept.file, file)) {
+            self.last = self.places.get(&address).copied().unwrap_or_else(|| self.keep(address, file));
+        }
+        &mut self.files[self.last]
     }
 
     /// Keeps a file, in the place of another where there are as many as may be.
     fn keep(&mut self, address: usize, file: &Arc<OpenFile>) -> usize {
         let kept =
-            Kept { file: Arc::clone(file), used: true, unchanged_in: None, resident_until_ms: Vec::new() };
+            Kept { file: Arc::clone(file), used: true, unchanged_in: None, resident_at_ms: Vec::new() };
         let place = if self.files.len() < self.files_max {
             self.files.push(kept);
             self.files.len() - 1
@@ -209,7 +223,18 @@ mod tests {
         let mut kept = KeptFiles::new(1);
         kept.begin_turn(at(1));
         assert!(kept.resident(&file, 290_000, 10_000) && kept.resident(&file, 0, 10));
-        assert_eq!(kept.files[0].resident_until_ms, [1_000 + RESIDENT_MS; 2]);
+        assert_eq!(kept.files[0].resident_at_ms, [Some(1_000); 2]);
+        let asked = |kept: &mut KeptFiles, ms: u64, offset, bytes| {
+            kept.begin_turn(Now { monotonic_ns: ms * 1_000_000, unix_s: 0 });
+            let (calls, resident) = calls::counted(|| kept.resident(&file, offset, bytes));
+            assert!(resident);
+            calls
+        };
+        assert_eq!(asked(&mut kept, 1_000 + LARGE_MS - 1, 0, 300_000), 0, "seen a moment ago");
+        assert_eq!(asked(&mut kept, 1_000 + LARGE_MS, 0, 300_000), 1, "too long ago for so much");
+        assert_eq!(asked(&mut kept, 1_000 + LARGE_MS, 0, 300_000), 0);
+        assert_eq!(asked(&mut kept, LARGE_MS + 999 + RESIDENT_MS, 290_000, 10_000), 0);
+        assert_eq!(asked(&mut kept, LARGE_MS + 1_000 + RESIDENT_MS, 290_000, 10_000), 1);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

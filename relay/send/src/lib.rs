@@ -4,6 +4,7 @@
 //! options of its sockets, the decision how absent bytes are read, and the threads that wait for the disk. They differ in readiness, in
 //! receiving, and in who carries out reads past the page cache.
 
+mod calls;
 pub mod clock;
 pub mod cold;
 mod corked;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::{pipe2, write};
 
+use crate::calls;
 use crate::slice::Slice;
 
 /// Bytes of a page; a pipe has a slot for each.
@@ -133,6 +134,7 @@ impl AsFd for Pipe {
 /// Repeats a call that a signal interrupted.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
+        calls::note();
         match call() {
             Err(Errno::EINTR) => {}
             result => return result,

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+use crate::corked::{CORK_BYTES_MIN, send_memory};
 use crate::pipe::{PAGE_BYTES, Pipe};
-use crate::plan::{Plan, Position, Source};
+use crate::plan::{Plan, Position, Run, Source};
 use crate::sealed::Sealed;
 use crate::sender::{End, Progress};
 use crate::slice::Slice;
-use crate::socket;
+use crate::socket::{corked, send_room};
 
 /// Slices given to one `vmsplice`. A pipe full of blocks takes 102.
 const SLICES_MAX: usize = 128;
@@ -43,12 +44,39 @@ impl References {
 
 /// Sends `plan`, a batch at a time.
 pub(crate) fn send(references: &mut References, socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
-    let References { pipe, zeros } = references;
-    let mut position = Position::default();
-    let mut sent = 0;
+    // A batch of blocks is one call as it is, and its heads end its segments early anyway.
+    if plan.has_heads() || plan.bytes() <= CORK_BYTES_MIN {
+        return send_batches(references, socket, plan, Position::default(), 0);
+    }
+    corked(socket, || match plan.at(Position::default()) {
+        // The head of an answer takes no room in the pipe, which has just enough for 1 MiB.
+        Some(Run { source: Source::Memory(_), .. }) => {
+            match send_memory(socket, plan, Position::default(), plan.bytes()) {
+                Ok(sent) => {
+                    let position = plan.after(Position::default(), sent);
+                    send_batches(references, socket, plan, position, sent)
+                }
+                Err(error) => Progress { sent: 0, end: End::of(error) },
+            }
+        }
+        _ => send_batches(references, socket, plan, Position::default(), 0),
+    })
+}
+
+/// Sends what follows `position`, before which `sent` bytes were sent already.
+fn send_batches(
+    References { pipe, zeros }: &mut References,
+    socket: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+    mut position: Position,
+    mut sent: u64,
+) -> Progress {
+    // Behind the head of an answer, which an idle socket takes whole most of the time.
+    let mut unasked_max = if sent > 0 { plan.bytes() } else { BATCH_BYTES_UNASKED };
     while sent < plan.bytes() {
         let left = plan.bytes() - sent;
-        let batch_max = if left <= BATCH_BYTES_UNASKED { left } else { left.min(room(socket)) };
+        let batch_max = if left <= unasked_max { left } else { left.min(room(socket)) };
+        unasked_max = BATCH_BYTES_UNASKED;
         let filled = fill(pipe, zeros, plan, position, batch_max);
         let batch = pipe.held() as u64;
         if let (Err(error), 0) = (filled, batch) {
@@ -69,7 +97,7 @@ pub(crate) fn send(references: &mut References, socket: BorrowedFd<'_>, plan: &P
 
 /// Bytes that the socket is likely to take.
 fn room(socket: BorrowedFd<'_>) -> u64 {
-    socket::send_room(socket).unwrap_or(0).max(BATCH_BYTES_MIN)
+    send_room(socket).unwrap_or(0).max(BATCH_BYTES_MIN)
 }
 
 /// Puts up to `bytes_max` bytes of `plan` from `position` on into the empty `pipe`. On an error the pipe holds what came before it.

@@ -66,6 +66,9 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         let filled = self.buffers.take(completion);
         let whose = self.table.whose(token);
         let received = result(completion);
+        if completion.result() == -libc::ENOBUFS {
+            self.buffers.provide_more();
+        }
         let end = match &received {
             Ok(1..) => ReceiveEnd::Interrupted,
             Err(error) if is_interruption(error) => ReceiveEnd::Interrupted,

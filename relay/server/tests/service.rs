@@ -116,7 +116,8 @@ fn limits_origins_and_log_levels_change_in_place() {
     let (_asked, _) = origin.accept().unwrap();
     // The shard took the news before that request, so this is one connection too many.
     let mut refused = connect();
-    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0, "closed or reset");
+    let _ = refused.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0, "closed or reset, and not answered");
 
     folder.configure("http = \"127.0.0.1:0\"\nlog-level = \"info\"");
     assert!(!relay.log().contains("reloaded"), "at that level nothing is said of a reload that went well");
@@ -136,6 +137,15 @@ fn a_machine_without_certificates_is_administrated_like_any_other() {
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }
 
+/// A thread that is traced, and let go however the test ends: its process would never end otherwise.
+struct Held(Pid);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
 #[test]
 fn the_watchdog_is_fed_while_every_shard_turns() {
     let folder = Folder::new("watchdog");
@@ -153,6 +163,7 @@ fn the_watchdog_is_fed_while_every_shard_turns() {
         assert!(std::env::var_os("MILLRACE_REQUIRE_CLIENTS").is_none(), "and it was to be tested");
         return;
     }
+    let held = Held(shard);
     ptrace::interrupt(shard).unwrap();
     waitpid(shard, Some(WaitPidFlag::__WALL)).unwrap();
     relay.notification("STATUS=Stuck: shard 0");
@@ -160,7 +171,7 @@ fn the_watchdog_is_fed_while_every_shard_turns() {
     for _ in 0..2 {
         assert_eq!(relay.notification("STATUS=Stuck: shard 0").len(), 1);
     }
-    ptrace::detach(shard, None).unwrap();
+    drop(held);
     relay.notification("WATCHDOG=1");
     relay.notification("STATUS=Serving");
 }

@@ -16,12 +16,20 @@ const BUCKETS: usize = 256;
 pub struct Catalogue<K, V> {
     hasher: RandomState,
     buckets: Box<[ArcSwap<HashMap<K, V>>]>,
+    /// How often everything was asked for.
+    #[cfg(test)]
+    walks: std::sync::atomic::AtomicUsize,
 }
 
 impl<K, V> Default for Catalogue<K, V> {
     fn default() -> Self {
         let buckets = (0..BUCKETS).map(|_| ArcSwap::from_pointee(HashMap::new())).collect();
-        Catalogue { hasher: RandomState::new(), buckets }
+        Catalogue {
+            hasher: RandomState::new(),
+            buckets,
+            #[cfg(test)]
+            walks: std::sync::atomic::AtomicUsize::default(),
+        }
     }
 }
 
@@ -66,7 +74,15 @@ impl<K: Hash + Eq + Clone, V: Clone> Catalogue<K, V> {
 
     /// Everything named, in no order; what changes meanwhile may or may not be there.
     pub fn all(&self) -> Vec<V> {
+        #[cfg(test)]
+        self.walks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.buckets.iter().flat_map(|bucket| bucket.load().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How often [`Catalogue::all`] was called.
+    #[cfg(test)]
+    pub(crate) fn walks(&self) -> usize {
+        self.walks.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     fn bucket(&self, name: &K) -> &ArcSwap<HashMap<K, V>> {

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod new_content;
 pub mod occupied;
 mod sync;
+mod twins;
 pub mod visible;
 pub mod waiting;
 

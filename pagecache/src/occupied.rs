@@ -2,7 +2,9 @@
 //!
 //! Equal files of two contents are two names of one file, so its bytes count once, and are free when the last name goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+
+use millrace_proto::id::ContentId;
 
 use crate::layout::FileIndex;
 
@@ -60,6 +62,46 @@ impl Total {
     }
 }
 
+/// The total over contents that come, change and go. Those that rest are looked at once, when they have come to rest.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    counted: HashMap<ContentId, Occupied>,
+    names: Names,
+    /// Bytes of all of them, had each content a copy of its own.
+    bytes: u64,
+    used: u64,
+    changing: BTreeSet<ContentId>,
+}
+
+impl Tally {
+    /// Has a content looked at the next time: it is new, or may occupy something else than before.
+    pub(crate) fn mark(&mut self, id: ContentId) {
+        self.changing.insert(id);
+    }
+
+    /// The sum over all contents. `look` says what one occupies, and whether that stays so until it is marked again; `None` if there is
+    /// none of this id any more.
+    pub(crate) fn total(&mut self, mut look: impl FnMut(ContentId) -> Option<(Occupied, bool)>) -> Total {
+        for id in std::mem::take(&mut self.changing) {
+            if let Some(before) = self.counted.remove(&id) {
+                self.bytes -= before.bytes();
+                self.used -= self.names.remove(&before);
+                self.names.forget_gone(&before);
+            }
+            let Some((now, rests)) = look(id) else { continue };
+            self.bytes += now.bytes();
+            self.used += self.names.add(&now);
+            if now != Occupied::default() {
+                self.counted.insert(id, now);
+            }
+            if !rests {
+                self.changing.insert(id);
+            }
+        }
+        Total { used: self.used, saved: self.bytes - self.used }
+    }
+}
+
 /// How many names each shared file has among the contents counted.
 #[derive(Debug, Default)]
 pub(crate) struct Names(HashMap<FileId, usize>);
@@ -87,6 +129,15 @@ impl Names {
         gone_bytes
     }
 
+    /// Forgets those files of a content that was taken out whose last name that was.
+    fn forget_gone(&mut self, occupied: &Occupied) {
+        for file in &occupied.shared {
+            if self.0.get(&file.id) == Some(&0) {
+                self.0.remove(&file.id);
+            }
+        }
+    }
+
     /// Whether anything went with a content that was taken out: bytes of its own, or the last name of a file.
     pub(crate) fn is_gone(&self, occupied: &Occupied) -> bool {
         occupied.own_bytes > 0 || occupied.shared.iter().any(|file| self.0.get(&file.id) == Some(&0))
@@ -109,6 +160,44 @@ mod tests {
         // A file with a second name outside of the store, and one that a content has twice.
         assert_eq!(Total::of(&contents[1..2]), Total { used: 110, saved: 0 });
         assert_eq!(Total::of(&[occupied(0, &[(9, 4), (9, 4)])]), Total { used: 4, saved: 4 });
+    }
+
+    #[test]
+    fn the_tally_is_the_sum_over_all_and_looks_at_those_that_changed() {
+        let id = |number: u64| ContentId((u128::from(number)).to_be_bytes());
+        let mut contents: HashMap<ContentId, Occupied> = HashMap::new();
+        let (mut tally, mut seed) = (Tally::default(), 1u64);
+        for round in 0..2_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (which, bytes, inode) = (id((seed >> 33) % 50), (seed >> 40) % 1_000, (seed >> 50) % 8);
+            let shared: &[(u64, u64)] = if inode < 6 { &[(inode, 100 + inode)] } else { &[] };
+            if seed >> 60 == 0 {
+                contents.remove(&which)
+            } else {
+                contents.insert(which, occupied(bytes, shared))
+            };
+            tally.mark(which);
+            let mut looked_at = 0;
+            let total = tally.total(|id| {
+                looked_at += 1;
+                Some((contents.get(&id)?.clone(), true))
+            });
+            assert_eq!((total, looked_at), (Total::of(contents.values()), 1), "round {round}");
+        }
+        contents.clear();
+        (0..50).for_each(|number| tally.mark(id(number)));
+        assert_eq!(tally.total(|_| None), Total::default());
+        assert!(tally.counted.is_empty() && tally.names.0.is_empty(), "nothing of what went is kept");
+    }
+
+    #[test]
+    fn what_does_not_rest_is_looked_at_each_time() {
+        let mut tally = Tally::default();
+        tally.mark(ContentId([1; 16]));
+        for bytes in 1..5 {
+            let total = tally.total(|_| Some((occupied(bytes, &[]), bytes == 3)));
+            assert_eq!(total.used, bytes.min(3));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod load;
 #[expect(unsafe_code, reason = "cachestat and FICLONE: the one place of the crate")]
 mod mapping;
 mod open_file;
+mod opening;
 pub mod residency;
 mod room;
 mod share;

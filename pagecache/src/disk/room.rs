@@ -27,7 +27,12 @@ impl Store {
     /// What the contents occupy: measured at the last commit, or what has become visible since if that is more.
     #[must_use]
     pub fn occupied(&self) -> Total {
-        Total::of(&self.contents().iter().map(|content| occupied(content)).collect::<Vec<_>>())
+        self.tally().total(|id| {
+            let content = self.get(id)?;
+            // Asked first: one that is complete by now may have had less when it was looked at.
+            let rests = content.is_complete();
+            Some((occupied(&content), rests))
+        })
     }
 
     /// Evicts contents until `bytes` more fit the budget and the free-space floor, or nothing more may go: the caller

@@ -12,11 +12,12 @@
 //! - A file of several names is never written (`FileSet::open_to_write` sees to it). A content that finds one of its own with a
 //!   piece missing, after a crash, takes its name away and begins that file anew (`load`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millrace_proto::id::ContentId;
+
 use super::error::StoreError;
-use super::files::Place;
 use super::store::Store;
 use crate::content::{Content, Data};
 use crate::hashes::Verdict;
@@ -75,28 +76,23 @@ impl Store {
 
     /// Who has files of `content` as well; each file once.
     fn lenders(&self, content: &Content) -> Vec<Lender> {
-        let mut wanted: HashMap<_, Vec<_>> = HashMap::new();
+        let mut lenders: BTreeMap<ContentId, Lender> = BTreeMap::new();
         for (file, length, root) in content.roots() {
-            wanted.entry((length, root)).or_default().push(file);
-        }
-        let mut lenders = Vec::new();
-        for other in self.contents() {
-            if wanted.is_empty() {
-                break;
-            }
-            let is_stored =
-                matches!(&other.data, Data::Files(files) if matches!(files.place(), Place::Stored(_)));
-            if other.id() == content.id() || !is_stored || other.is_growing() || !other.is_complete() {
+            let holders: Vec<_> = self.twins().with_file(length, root).collect();
+            let others = holders.into_iter().filter(|id| *id != content.id()).filter_map(|id| self.get(id));
+            let Some((other, lent)) = others.filter(|other| other.is_complete()).find_map(|other| {
+                let mut files = other.roots();
+                let (lent, ..) =
+                    files.find(|(_, lent_length, lent)| (*lent_length, *lent) == (length, root))?;
+                drop(files);
+                Some((other, lent))
+            }) else {
                 continue;
-            }
-            let equal = other.roots().flat_map(|(lent, length, root)| {
-                let files = wanted.remove(&(length, root)).unwrap_or_default();
-                files.into_iter().map(move |file| Twin { file, lent })
-            });
-            let twins: Vec<_> = equal.collect();
-            lenders.extend((!twins.is_empty()).then_some(Lender { content: other, twins }));
+            };
+            let lender = lenders.entry(other.id()).or_insert(Lender { content: other, twins: Vec::new() });
+            lender.twins.push(Twin { file, lent });
         }
-        lenders
+        lenders.into_values().collect()
     }
 
     /// Makes the files of `content` names of those of `lender`; the bytes of those for which that was possible, and new.
@@ -146,6 +142,7 @@ impl Store {
         for (files, content) in [(files, content), (lent_files, lender)] {
             let _writing = files.writing();
             files.measure(content.layout());
+            self.tally().mark(content.id());
         }
         Ok(shared_bytes)
     }

@@ -1,10 +1,8 @@
 //! The store: a folder of contents that one process has open.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::iter;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 use millrace_proto::id::{ContentId, InfoHashV1};
 use millrace_proto::metainfo::Metainfo;
@@ -12,15 +10,13 @@ use millrace_proto::metainfo::Metainfo;
 use super::creation::{METAINFO, write_description};
 use super::durable;
 use super::error::StoreError;
-use super::load::{self, Loaded};
-use super::residency;
+use super::files::Place;
 use super::spare::Spares;
 use super::state_file::Saved;
 use crate::catalogue::Catalogue;
 use crate::content::{Content, Data, State};
-
-/// First line of the `version` file.
-const VERSION: &str = "millrace store 1\n";
+use crate::occupied::Tally;
+use crate::twins::Twins;
 
 /// What the configuration says about a store.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,62 +51,20 @@ pub struct Store {
     pub(super) contents_folder: PathBuf,
     pub(super) options: Options,
     pub(super) contents: Catalogue<ContentId, Arc<Content>>,
-    infohashes: Catalogue<InfoHashV1, Arc<Content>>,
-    changing: Mutex<()>,
+    pub(super) infohashes: Catalogue<InfoHashV1, Arc<Content>>,
+    pub(super) changing: Mutex<()>,
+    /// Neither is held while the disk is waited for.
+    pub(super) twins: Mutex<Twins>,
+    pub(super) tally: Mutex<Tally>,
     pub(super) spares: Spares,
-    problems: Vec<Problem>,
-    interrupted: Vec<Interrupted>,
-    probe_works: bool,
+    pub(super) problems: Vec<Problem>,
+    pub(super) interrupted: Vec<Interrupted>,
+    pub(super) probe_works: bool,
     /// Locked as long as the store is open.
-    _lock: File,
+    pub(super) _lock: File,
 }
 
 impl Store {
-    /// Opens the store in `folder`, or makes one there. Pieces are believed as committed; only those that arrived after
-    /// the last commit are hashed.
-    ///
-    /// # Errors
-    /// In use by another process, unreadable, or written by a later program. A content that is damaged is left out:
-    /// see [`Store::problems`].
-    pub fn open(folder: &Path, options: Options) -> Result<Store, StoreError> {
-        let contents_folder = folder.join("contents");
-        fs::create_dir_all(&contents_folder).map_err(StoreError::at(folder))?;
-        let lock = lock(folder)?;
-        check_version(folder)?;
-        let probe_works = residency::probe_works(folder).map_err(StoreError::at(folder))?;
-        let mut store = Store {
-            contents: Catalogue::default(),
-            infohashes: Catalogue::default(),
-            changing: Mutex::default(),
-            spares: Spares::default(),
-            problems: Vec::new(),
-            interrupted: Vec::new(),
-            contents_folder,
-            options,
-            probe_works,
-            _lock: lock,
-        };
-        let folders = load::folders(&store.contents_folder, &mut store.problems)?;
-        let mut contents = Vec::with_capacity(folders.len());
-        for (folder, loaded) in load_all(&folders) {
-            match loaded {
-                Ok(Loaded::Whole(content)) => contents.push(content),
-                Ok(Loaded::Finished(content)) => {
-                    contents.push(content);
-                    store.interrupted.push(Interrupted { folder, goes_on: true });
-                }
-                Ok(Loaded::Removed) => store.interrupted.push(Interrupted { folder, goes_on: false }),
-                Err(error @ StoreError::Version { .. }) => return Err(error),
-                Err(error) => store.problems.push(Problem { folder, error }),
-            }
-        }
-        let named =
-            |content: &Arc<Content>| names(content).into_iter().zip(iter::repeat(Arc::clone(content)));
-        store.infohashes.insert_all(contents.iter().flat_map(named));
-        store.contents.insert_all(contents.into_iter().map(|content| (content.id(), content)));
-        Ok(store)
-    }
-
     /// Contents that could not be loaded.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
@@ -203,6 +157,7 @@ impl Store {
             |piece: u32| usize::try_from(piece).is_ok_and(|at| saved.good.get(at).is_some_and(|bit| *bit));
         files.journal.retain(|piece| !vouched(piece.0)).map_err(StoreError::at(&folder))?;
         files.measure(layout);
+        self.tally().mark(content.id());
         Ok(())
     }
 
@@ -227,9 +182,16 @@ impl Store {
             files.mark_unlinked();
         }
         names(&content).iter().for_each(|name| self.infohashes.remove(name));
-        if let Some(other) = self.contents().iter().find(|other| is_same_torrent(other, &content)) {
+        self.twins().remove(&content);
+        self.tally().mark(id);
+        let same: Vec<_> = match names(&content).first() {
+            Some(name) => self.twins().with_name(*name).collect(),
+            None => Vec::new(),
+        };
+        let mut same = same.into_iter().filter_map(|id| self.get(id));
+        if let Some(other) = same.find(|other| is_same_torrent(other, &content)) {
             // It had the same names all along.
-            self.enter(other);
+            self.enter(&other);
         }
         content.set_state(State::Removed);
         durable::sync_folder(&self.contents_folder).map_err(StoreError::at(&folder))?;
@@ -241,6 +203,22 @@ impl Store {
     pub(super) fn enter(&self, content: &Arc<Content>) {
         names(content).into_iter().for_each(|name| self.infohashes.insert(name, Arc::clone(content)));
         self.contents.insert(content.id(), Arc::clone(content));
+        self.note(content);
+    }
+
+    /// Notes what contents are looked for by, and that this one's bytes are to be counted.
+    pub(super) fn note(&self, content: &Content) {
+        let lends = matches!(&content.data, Data::Files(files) if matches!(files.place(), Place::Stored(_)));
+        self.twins().insert(content, lends);
+        self.tally().mark(content.id());
+    }
+
+    pub(super) fn twins(&self) -> MutexGuard<'_, Twins> {
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn check_current(&self, content: &Content) -> Result<(), StoreError> {
@@ -259,7 +237,7 @@ impl Store {
 }
 
 /// The infohashes of a content, cut to the 20 bytes of handshakes.
-fn names(content: &Content) -> Vec<InfoHashV1> {
+pub(super) fn names(content: &Content) -> Vec<InfoHashV1> {
     content.swarm_names().collect()
 }
 
@@ -270,42 +248,48 @@ fn is_same_torrent(one: &Content, other: &Content) -> bool {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join("lock");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(StoreError::at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(folder.to_path_buf())),
-        Err(TryLockError::Error(error)) => Err(StoreError::at(&path)(error)),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use millrace_proto::metainfo::{Builder, plan_files};
 
-fn check_version(folder: &Path) -> Result<(), StoreError> {
-    let path = folder.join("version");
-    match fs::read_to_string(&path) {
-        Ok(text) if text == VERSION => Ok(()),
-        Ok(text) => match text.strip_prefix("millrace store ").and_then(|rest| rest.trim().parse().ok()) {
-            Some(found) => Err(StoreError::Version { path, found }),
-            None => Err(StoreError::Damaged { path, why: "this is no store of ours".to_owned() }),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            durable::replace(folder, "version", VERSION.as_bytes()).map_err(StoreError::at(&path))
+    use super::*;
+    use crate::PieceIndex;
+    use crate::new_content::NewContent;
+
+    const BYTES: [u8; 5] = *b"bytes";
+
+    fn add(store: &Store, number: u8, name: &str) -> Arc<Content> {
+        let mut hasher = millrace_proto::merkle::PieceHasher::new(true, true);
+        hasher.update(&BYTES);
+        let hash = hasher.finish(1);
+        let plan = plan_files(name, 16_384, &[(vec![], BYTES.len() as u64)]).unwrap();
+        let metainfo = Arc::new(Builder::new(plan).build(&[hash]).unwrap());
+        store.add(NewContent::with_metainfo(ContentId([number; 16]), metainfo, "\"e\"")).unwrap()
+    }
+
+    #[test]
+    fn no_content_is_looked_through_all_others_for() {
+        let folder = std::env::temp_dir().join(format!("millrace-walks-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        let store = Store::open(&folder, Options { capacity: Some(1 << 30), free_floor: 0 }).unwrap();
+        let first = add(&store, 1, "one");
+        first.write(0, &BYTES).unwrap();
+        first.mark_verified(PieceIndex(0));
+        store.commit(&first).unwrap();
+        let walks = store.contents.walks();
+        // The same bytes, and the same torrent as well.
+        for (number, name) in [(2, "two"), (3, "one")] {
+            let other = add(&store, number, name);
+            assert_eq!(store.share(&other).unwrap(), BYTES.len() as u64);
+            assert_eq!(store.make_room(1, 0).unwrap(), []);
         }
-        Err(error) => Err(StoreError::at(&path)(error)),
+        assert!(store.occupied().saved > 0);
+        let name = first.swarm_names().next().unwrap();
+        store.remove(ContentId([1; 16])).unwrap();
+        assert_eq!(store.by_infohash(&name).map(|other| other.id()), Some(ContentId([3; 16])));
+        store.remove(ContentId([3; 16])).unwrap();
+        assert!(store.by_infohash(&name).is_none());
+        assert_eq!(store.contents.walks() - walks, 0);
+        fs::remove_dir_all(&folder).unwrap();
     }
-}
-
-/// Reads contents on several threads, since each is a few small reads that wait for the disk.
-fn load_all(folders: &[(PathBuf, ContentId)]) -> Vec<(PathBuf, Result<Loaded, StoreError>)> {
-    const THREADS: usize = 8;
-    let share = folders.len().div_ceil(THREADS).max(1);
-    thread::scope(|scope| {
-        let load_some = |some: &[(PathBuf, ContentId)]| {
-            some.iter().map(|(folder, id)| (folder.clone(), load::load(folder, *id))).collect::<Vec<_>>()
-        };
-        let threads: Vec<_> =
-            folders.chunks(share).map(|some| scope.spawn(move || load_some(some))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
-    })
 }

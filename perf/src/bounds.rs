@@ -5,6 +5,7 @@ use millrace_proto::units::Size;
 
 use crate::made::StorePlan;
 use crate::plan::Plan;
+use crate::server::relay;
 use crate::settings::Kind;
 use crate::subject::Subject;
 
@@ -66,7 +67,14 @@ impl Plan {
         if self.pull.aborting > 0 && self.kind != Kind::Faststart {
             bail!("--aborting is for faststart");
         }
+        self.own_bounds()?;
         self.store_bounds()
+    }
+
+    fn own_bounds(&self) -> anyhow::Result<()> {
+        let Subject::Own { io: kind, congestion: control, .. } = &self.subject else { return Ok(()) };
+        io(kind.as_deref())?;
+        congestion(control.as_deref())
     }
 
     fn store_bounds(&self) -> anyhow::Result<()> {
@@ -101,4 +109,29 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// `--io`.
+///
+/// # Errors
+/// None that a relay knows.
+pub(crate) fn io(kind: Option<&str>) -> anyhow::Result<()> {
+    match kind {
+        None | Some("auto" | "uring" | "epoll") => Ok(()),
+        Some(other) => bail!("--io {other}: write auto, uring or epoll"),
+    }
+}
+
+/// `--congestion`.
+///
+/// # Errors
+/// None that this kernel has.
+pub(crate) fn congestion(control: Option<&str>) -> anyhow::Result<()> {
+    let Some(control) = control else { return Ok(()) };
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+    let known = known.unwrap_or_default();
+    if known.split_ascii_whitespace().all(|name| name != control) && !relay::may_choose(control) {
+        bail!("--congestion {control}: this kernel has {}", known.trim().replace(' ', ", "));
+    }
+    Ok(())
 }

@@ -93,7 +93,7 @@ pub(crate) struct ReportArgs {
     /// Write results as a page with plots, one file that needs nothing else
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Write the cost against the number of connections as a picture (SVG), for a document; with --sweep
+    /// Write CPU time per GB as a picture (SVG), for a document: with --sweep against the number of connections, with compare of every server
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }

@@ -7,12 +7,14 @@ mod hashing;
 pub(crate) mod network;
 mod outcome;
 mod own;
+mod page;
 mod pulling;
 mod residency;
 mod row;
 mod rows;
 mod scale;
 mod side;
+mod starting;
 mod verdict;
 
 use std::path::PathBuf;
@@ -26,9 +28,11 @@ use millrace_proto::units::Size;
 use crate::cli::ReportArgs;
 use crate::cores::{self, Split};
 use crate::interrupt::Interrupt;
+use crate::server::relay;
 use crate::settings::Span;
 use contest::Contest;
 use outcome::Comparison;
+use row::{Row, Who};
 
 /// `compare`.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +46,9 @@ pub(crate) struct CompareArgs {
     /// What to compare, such as P1,P3 [default: everything]
     #[arg(long, value_name = "LIST")]
     pub(crate) rows: Option<String>,
+    /// Whom to compare with, such as nginx,libtorrent [default: everybody who is installed]
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub(crate) against: Vec<String>,
     /// Runs of each server
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) repeats: usize,
@@ -85,12 +92,12 @@ fn tiny(args: CompareArgs) -> CompareArgs {
     CompareArgs { repeats: 1, duration, content_bytes: Size(CONTENT_BYTES_MIN), ..args }
 }
 
-/// Compares.
+/// What to compare, and on which cores.
 ///
 /// # Errors
-/// What keeps anything from being compared; a peer that is absent does not.
-pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
-    let args = &if args.tiny { tiny(args.clone()) } else { args.clone() };
+/// The first flag that cannot be.
+fn check(args: &CompareArgs) -> anyhow::Result<(Vec<&'static Row>, Split)> {
+    args.report.check()?;
     let rows = rows::choose(args.rows.as_deref().or(args.quick.then_some(QUICK)))?;
     if args.repeats == 0 {
         bail!("--repeats: at least 1");
@@ -98,8 +105,38 @@ pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     if args.content_bytes.0 < CONTENT_BYTES_MIN {
         bail!("--content-bytes: at least {}", Size(CONTENT_BYTES_MIN));
     }
-    let cores =
-        Split::choose(args.server_core.as_deref(), args.load_cores.as_deref(), false, &cores::allowed()?)?;
+    if args.duration.is_some_and(|span| span.0.is_zero()) {
+        bail!("--duration: more than 0");
+    }
+    crate::bounds::io(args.io.as_deref())?;
+    crate::bounds::congestion(Some(&args.congestion))?;
+    relay::find(args.relay.as_deref())?;
+    if let Some(name) = args.against.iter().find(|name| !row::PEERS.contains(&name.as_str())) {
+        bail!("--against {name}: there are {}", row::PEERS.join(", "));
+    }
+    let allowed = cores::allowed()?;
+    let cores = Split::choose(args.server_core.as_deref(), args.load_cores.as_deref(), false, &allowed)?;
+    Ok((rows, cores))
+}
+
+impl CompareArgs {
+    /// Whether `--against` leaves it in.
+    fn is_against(&self, who: Who) -> bool {
+        let named = |peer| self.against.iter().any(|name| name == peer);
+        self.against.is_empty() || who.peer().is_none_or(named)
+    }
+}
+
+/// Compares.
+///
+/// # Errors
+/// What keeps anything from being compared; a peer that is absent does not.
+pub(crate) fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let args = &if args.tiny { tiny(args.clone()) } else { args.clone() };
+    let (rows, cores) = match check(args) {
+        Ok(checked) => checked,
+        Err(error) => return Ok(crate::refuse(&error)),
+    };
     let mut comparison = Comparison::new(args.repeats);
     // Before any thread is started: they stay where they were.
     let own_network = match network::enter(&args.congestion) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use millrace_proto::merkle::{PieceHasher, leaf_width};
 use millrace_proto::metainfo::{Builder, Metainfo, choose_piece_bytes, plan_files};
-use millrace_proto::units::{Rate, Size};
+use millrace_proto::units::Size;
 
 use crate::interrupt::Interrupt;
 use crate::load::once::Download;
@@ -294,9 +294,4 @@ fn metainfo(payload: Payload, name: &str, length: u64) -> anyhow::Result<Metainf
     }
     let plan = plan_files(name, piece_bytes, &[(vec![], length)])?;
     Ok(Builder::new(plan).build(&pieces)?)
-}
-
-/// The origin's rate for reports.
-pub(crate) fn rate_text(rate: Option<u64>) -> String {
-    rate.map_or("unlimited".into(), |rate| Rate(rate).to_string())
 }

@@ -31,6 +31,12 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// One has come.
+    #[cfg(test)]
+    pub(crate) fn come(&self) {
+        self.came.store(true, Ordering::Relaxed);
+    }
+
     /// Fails once one has come.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `millrace-perf`: load over HTTP and BitTorrent, and what it costs the server.
 #![forbid(unsafe_code)]
 
+mod applies;
 mod beside;
 mod bounds;
 mod cli;
@@ -13,6 +14,7 @@ mod load;
 mod made;
 mod measure;
 mod origin;
+mod output;
 mod payload;
 mod peers;
 mod plan;
@@ -26,7 +28,6 @@ mod stage;
 mod subject;
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -73,7 +74,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn run_load(kind: Kind, args: LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = || {
         let base = args.scenario.as_deref().map(|path| scenario::read_for(path, kind)).transpose()?;
-        Plan::check_all(kind, &args.settings.over(base.unwrap_or_default()), &cores::allowed()?)
+        let settings = args.settings.over(base.unwrap_or_default());
+        settings.check_for(kind)?;
+        Plan::check_all(kind, &settings, &cores::allowed()?)
     };
     match plan() {
         Ok(plans) => run_plans(&plans, &args.report),
@@ -83,8 +86,11 @@ fn run_load(kind: Kind, args: LoadArgs) -> anyhow::Result<ExitCode> {
 
 fn run_scenarios(args: RunArgs) -> anyhow::Result<ExitCode> {
     let plan = |path: &std::path::PathBuf| {
-        let settings = args.settings.clone().over(scenario::read(path)?);
-        let kind = settings.kind.with_context(|| format!("{}: kind is missing", path.display()))?;
+        let file = scenario::read(path)?;
+        let kind = file.kind.with_context(|| format!("{}: kind is missing", path.display()))?;
+        // The flags are for those of the scenarios that heed them.
+        file.check_for(kind).with_context(|| path.display().to_string())?;
+        let settings = args.settings.clone().over(file);
         let settings = if args.tiny { scenario::tiny(settings) } else { settings };
         Plan::check_all(kind, &settings, &cores::allowed()?).with_context(|| path.display().to_string())
     };
@@ -103,6 +109,7 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// The end of a command that was not what it should be.
 fn refuse(error: &anyhow::Error) -> ExitCode {
     eprintln!("millrace-perf: {error:#}");
     ExitCode::from(USAGE)
@@ -110,6 +117,12 @@ fn refuse(error: &anyhow::Error) -> ExitCode {
 
 /// Runs all plans, reports, and fails when a floor was missed or something went wrong.
 fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
+    if let Err(error) = to.check() {
+        return Ok(refuse(&error));
+    }
+    if to.svg.is_some() && plans.iter().filter(|plan| plan.swept).count() < report::sweep::POINTS_MIN {
+        return Ok(refuse(&anyhow::anyhow!("--svg: sweep over three numbers of connections or more")));
+    }
     let interrupt = Interrupt::watch()?;
     raise_descriptor_limit();
     let mut report = Report::new();
@@ -139,41 +152,20 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
             Kind::Http | Kind::Bt | Kind::Mixed | Kind::Caps | Kind::Soak => run::run(&stage, &mut report)?,
         }
     }
-    write_report(&report, to)?;
+    let picture = || report::sweep::picture(&report.measurements);
+    to.write(&report, || report.to_string(), || report::html::page(&report), picture)?;
     Ok(if report.errors() > 0 || !report.missed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn write_report(report: &Report, to: &ReportArgs) -> anyhow::Result<()> {
-    let stdout = Some(Path::new("-"));
-    if let Some(path) = &to.json {
-        let json = serde_json::to_string_pretty(report)? + "\n";
-        if to.json.as_deref() == stdout {
-            std::io::stdout().write_all(json.as_bytes())?;
-        } else {
-            std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
-        }
-    }
-    if let Some(path) = &to.html {
-        let page = report::html::page(report);
-        std::fs::write(path, page).with_context(|| format!("writing {}", path.display()))?;
-    }
-    if let Some(path) = &to.svg {
-        let picture = report::sweep::picture(&report.measurements)
-            .context("--svg: no three numbers of connections were swept")?;
-        std::fs::write(path, picture).with_context(|| format!("writing {}", path.display()))?;
-    }
-    if to.json.as_deref() != stdout {
-        write!(std::io::stdout(), "{report}")?;
-    }
-    Ok(())
 }
 
 fn write_payload(args: &PayloadArgs) -> anyhow::Result<()> {
     let path = args.file.display();
     let file = std::fs::File::create_new(&args.file).with_context(|| format!("creating {path}"))?;
     let mut file = std::io::BufWriter::new(file);
-    payload::Payload::new(args.seed)
-        .write(&mut file, args.content_bytes.0)
-        .with_context(|| format!("writing {path}"))?;
-    file.flush().with_context(|| format!("writing {path}"))
+    let written = payload::Payload::new(args.seed)
+        .write(&mut file, 0..args.content_bytes.0, &Interrupt::watch()?)
+        .and_then(|()| Ok(file.flush()?));
+    written.with_context(|| format!("writing {path}")).inspect_err(|_| {
+        // What is there of it is no test file.
+        let _ = std::fs::remove_file(&args.file);
+    })
 }

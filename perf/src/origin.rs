@@ -1,8 +1,10 @@
 //! The origin that pulls are measured against: any number of files whose bytes follow from seed and number, over HTTP/1.1 with ranges, at a
 //! bounded rate, with a delay before each answer; it knows when the first byte of a file left it, and how many did.
 
+mod asked;
+
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use millrace_proto::http::date::HttpDate;
-use millrace_proto::http::range::{self, ByteRange, Ranges};
-use millrace_proto::http::request::{self, Method, Parsed};
+use millrace_proto::http::range::ByteRange;
 use millrace_proto::http::response::HeadWriter;
-use millrace_proto::http::target::Target;
 
 use crate::payload::Payload;
+use asked::Asked;
 
 /// Bytes written at a time: small enough that a rate of a few MB/s is smooth.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -65,16 +66,6 @@ struct Shared {
     free_at: Mutex<Instant>,
     over: AtomicBool,
     connections: Mutex<Vec<TcpStream>>,
-}
-
-/// A request.
-struct Asked {
-    /// The file, if there is such a one.
-    number: Option<u64>,
-    status: u16,
-    body: ByteRange,
-    has_body: bool,
-    keep_alive: bool,
 }
 
 impl Origin {
@@ -155,7 +146,7 @@ impl Shared {
     fn answer(&self, stream: &mut TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut received = Vec::new();
-        while let Some(asked) = self.next_request(stream, &mut received)? {
+        while let Some(asked) = Asked::read(stream, &mut received, self.plan.length)? {
             std::thread::sleep(self.plan.delay);
             match asked.number {
                 None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?,
@@ -171,46 +162,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Reads the next request; `None` when there is none, or none that makes sense.
-    fn next_request(&self, stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<Asked>> {
-        let mut buffer = [0; 4096];
-        loop {
-            let (head_bytes, asked) = match request::parse(received, &request::Limits::default()) {
-                Parsed::NeedMore => {
-                    let count = stream.read(&mut buffer)?;
-                    if count == 0 {
-                        return Ok(None);
-                    }
-                    received.extend_from_slice(&buffer[..count]);
-                    continue;
-                }
-                Parsed::Bad(_) => return Ok(None),
-                Parsed::Request { head_bytes, request } => {
-                    let (status, body) = self.select(request.range);
-                    let number = match request.target {
-                        Target::Resource { path, .. } => number_of(path.as_str()),
-                        Target::Server => None,
-                    };
-                    let (has_body, keep_alive) = (request.method == Method::Get, request.keep_alive);
-                    (head_bytes, Asked { number, status, body, has_body, keep_alive })
-                }
-            };
-            received.drain(..head_bytes);
-            return Ok(Some(asked));
-        }
-    }
-
-    fn select(&self, range: Option<&[u8]>) -> (u16, ByteRange) {
-        let length = self.plan.length;
-        match range.map_or(Ranges::Whole, |value| range::select(value, length)) {
-            Ranges::Partial(set) => match set.single() {
-                Some(range) => (206, range),
-                None => (200, ByteRange { start: 0, end: length }),
-            },
-            Ranges::Whole | Ranges::Unsatisfiable => (200, ByteRange { start: 0, end: length }),
-        }
     }
 
     fn write_head(
@@ -271,11 +222,6 @@ impl Shared {
         };
         std::thread::sleep(turn.saturating_duration_since(now));
     }
-}
-
-/// `/17.bin` is file 17.
-fn number_of(path: &str) -> Option<u64> {
-    path.strip_prefix('/')?.strip_suffix(".bin")?.parse().ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,7 +3,10 @@
 //! A word of eight bytes is a mix of seed and index (counter mode), cheap enough to check gigabytes a second, and with no
 //! repetition that a compressor, a deduplicating disk or a mistaken offset could hide behind.
 
-use std::io::{self, Write};
+use std::io::Write;
+use std::ops::Range;
+
+use crate::interrupt::Interrupt;
 
 const WORD_BYTES: usize = 8;
 
@@ -89,15 +92,22 @@ impl Payload {
         None
     }
 
-    /// Writes the first `length` bytes of the content.
+    /// Writes this part of the content.
     ///
     /// # Errors
-    /// Those of `to`.
-    pub(crate) fn write(self, to: &mut impl Write, length: u64) -> io::Result<()> {
+    /// Those of `to`, and Ctrl-C.
+    pub(crate) fn write(
+        self,
+        to: &mut impl Write,
+        part: Range<u64>,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<()> {
         let mut chunk = vec![0; CHUNK_BYTES];
-        let mut position = 0;
-        while position < length {
-            let bytes = usize::try_from(length - position).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        let mut position = part.start;
+        while position < part.end {
+            interrupt.check()?;
+            let bytes =
+                usize::try_from(part.end - position).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
             self.fill(position, &mut chunk[..bytes]);
             to.write_all(&chunk[..bytes])?;
             position += bytes as u64;
@@ -109,12 +119,13 @@ impl Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interrupt::Interrupted;
 
     #[test]
     fn any_part_is_what_stands_in_the_whole() {
         let payload = Payload::new(7);
         let mut whole = Vec::new();
-        payload.write(&mut whole, 5000).unwrap();
+        payload.write(&mut whole, 0..5000, &Interrupt::default()).unwrap();
         for (start, bytes) in [(0, 5000), (1, 9), (7, 1), (3, 2), (8, 8), (4093, 907), (17, 0), (16, 3)] {
             let mut part = vec![0; bytes];
             payload.fill(start as u64, &mut part);
@@ -122,6 +133,14 @@ mod tests {
             assert_eq!(payload.first_difference(start as u64, &part), None);
         }
         assert_ne!(Payload::new(8).first_difference(0, &whole), None);
+    }
+
+    #[test]
+    fn nothing_more_is_written_once_somebody_wants_an_end() {
+        let (interrupt, mut written) = (Interrupt::default(), Vec::new());
+        interrupt.come();
+        let error = Payload::new(7).write(&mut written, 0..u64::MAX, &interrupt).unwrap_err();
+        assert!(error.is::<Interrupted>() && written.is_empty());
     }
 
     #[test]

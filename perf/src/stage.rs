@@ -2,7 +2,7 @@
 //! command sets up.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,6 +24,9 @@ use crate::subject::Subject;
 /// The file that is in memory, and the one that is not.
 const FILE_NAME: &str = "payload.bin";
 const COLD_NAME: &str = "cold.bin";
+
+/// Bytes of a test file that are written before they are waited for.
+const SYNCED_BYTES: u64 = 128 << 20;
 
 /// A plan with everything it needs to be carried out.
 pub(crate) struct Stage<'a> {
@@ -77,9 +80,10 @@ impl<'a> Stage<'a> {
             }
             return Ok(relay);
         }
-        let mut files = vec![write_payload(self.folder(), FILE_NAME, seed, content_bytes)?];
+        let mut files = vec![write_payload(self.folder(), FILE_NAME, seed, content_bytes, self.interrupt)?];
         if cold_bytes > 0 {
-            files.push(write_payload(self.folder(), COLD_NAME, seed.wrapping_add(1), cold_bytes)?);
+            let seed = seed.wrapping_add(1);
+            files.push(write_payload(self.folder(), COLD_NAME, seed, cold_bytes, self.interrupt)?);
         }
         let source = |file: &PathBuf| {
             Ok(file.to_str().context("a temporary folder whose path is not UTF-8")?.to_owned())
@@ -138,13 +142,27 @@ impl<'a> Stage<'a> {
 /// Writes a test file, all of it to the disk, so that nobody's measurement pays for it.
 ///
 /// # Errors
-/// Those of the file system.
-pub(crate) fn write_payload(folder: &Path, name: &str, seed: u64, length: u64) -> anyhow::Result<PathBuf> {
+/// Those of the file system, and Ctrl-C.
+pub(crate) fn write_payload(
+    folder: &Path,
+    name: &str,
+    seed: u64,
+    length: u64,
+    interrupt: &Interrupt,
+) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
     let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
+    let mut position = 0;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    let written = Payload::new(seed).write(&mut file, length);
-    written.with_context(|| format!("writing {}", path.display()))?;
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_data()?;
+    let payload = Payload::new(seed);
+    // Synced as it goes: at the end it would take seconds in which nobody hears Ctrl-C.
+    while position < length {
+        let end = length.min(position + SYNCED_BYTES);
+        let written = payload.write(&mut file, position..end, interrupt);
+        written.with_context(|| format!("writing {}", path.display()))?;
+        file.flush()?;
+        file.get_ref().sync_data()?;
+        position = end;
+    }
     Ok(path)
 }

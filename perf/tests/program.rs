@@ -7,6 +7,7 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -125,16 +126,26 @@ fn a_client_that_is_not_there_is_named_with_its_package() {
 fn rows_about_ourselves_are_compared() {
     let folder = Folder::new("compare");
     let rows = "P6,P7,P9,P10,P11,P12";
+    let written = Folder::new("compare-written");
+    let (page, picture) = (written.0.join("page.html"), written.0.join("picture.svg"));
     let output = perf(&["compare", "--tiny", "--rows", rows, "--json", "-", "--relay"])
         .arg(relay())
         .arg("--folder")
         .arg(&folder.0)
+        .arg("--html")
+        .arg(&page)
+        .arg("--svg")
+        .arg(&picture)
         .output()
         .unwrap();
     let report: Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     let outcomes = report["outcomes"].as_array().unwrap();
+    assert_eq!(report["failed"].as_array().unwrap().len(), 0, "{}", report["failed"]);
+    let (page, picture) = (std::fs::read_to_string(page).unwrap(), std::fs::read_to_string(picture).unwrap());
+    assert!(picture.starts_with("<svg") && picture.contains("P12 "), "{picture}");
     for row in rows.split(',') {
+        assert!(page.contains(&format!("<h2>{row}: ")), "{row} is not on the page");
         let mut found = outcomes.iter().filter(|outcome| outcome["name"] == row).peekable();
         assert!(found.peek().is_some(), "no {row}");
         for outcome in found {
@@ -162,7 +173,23 @@ fn a_missed_floor_is_status_1_and_wrong_usage_is_2() {
     let kept = run("errors=0");
     assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
     assert_eq!(run("speed=1").status.code(), Some(2));
-    assert_eq!(perf(&["http", "--scenario", "/nonexistent"]).status().unwrap().code(), Some(2));
+    for wrong in [
+        &["http", "--scenario", "/nonexistent"][..],
+        &["http", "--queue", "3"],
+        &["http", "--io", "threads"],
+        &["http", "--congestion", "nonexistent"],
+        &["http", "--html", "/nonexistent/page.html"],
+        &["http", "--sweep", "1,2", "--svg", "picture.svg"],
+        &["compare", "--rows", "P99"],
+        &["compare", "--against", "nobody"],
+        &["compare", "--repeats", "0"],
+        &["compare", "--relay", "/nonexistent"],
+        &["compare", "--json", "/nonexistent/result.json"],
+    ] {
+        let output = perf(wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", text(&output));
+        assert_eq!(text(&output).lines().count(), 1, "{wrong:?}: {}", text(&output));
+    }
 }
 
 /// A relay of another: it serves the test file, in which one byte is wrong.
@@ -240,7 +267,43 @@ fn a_wrong_byte_is_found_over_either_protocol() {
 #[test]
 fn ctrl_c_leaves_nothing_behind() {
     let folder = Folder::new("ctrl-c");
-    let mut child = perf(&["http", "--duration", "600s", "--content-bytes", "1MiB", "--folder"])
+    let (mut child, socket) = measuring(&folder);
+    signal("-INT", &child);
+    let status = until("the end", || child.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(130));
+    assert!(
+        !socket.exists() && std::fs::read_dir(&folder.0).unwrap().count() == 0,
+        "something was left behind"
+    );
+}
+
+/// Nor does a kill, though a moment later.
+#[test]
+fn a_kill_leaves_nothing_behind() {
+    let folder = Folder::new("kill");
+    let (mut child, _) = measuring(&folder);
+    let relays = || {
+        let of_ours = |entry: &std::fs::DirEntry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains("\0serve\0") && line.contains(folder.0.to_str().unwrap())
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter(of_ours).count()
+    };
+    assert_eq!(relays(), 1);
+    signal("-KILL", &child);
+    until("the end", || child.0.try_wait().unwrap());
+    until("the relay's end", || (relays() == 0).then_some(()));
+    until("an empty folder", || (std::fs::read_dir(&folder.0).unwrap().count() == 0).then_some(()));
+}
+
+fn signal(name: &str, to: &Running) {
+    assert!(Command::new("kill").args([name, &to.0.id().to_string()]).status().unwrap().success());
+}
+
+/// A long measurement in a folder, whose relay runs, and the relay's admin socket.
+fn measuring(folder: &Folder) -> (Running, PathBuf) {
+    let child = perf(&["http", "--duration", "600s", "--content-bytes", "1MiB", "--folder"])
         .arg(&folder.0)
         .arg("--relay")
         .arg(relay())
@@ -251,13 +314,7 @@ fn ctrl_c_leaves_nothing_behind() {
         .unwrap();
     let socket = until("the relay", || {
         let scratch = std::fs::read_dir(&folder.0).unwrap().next()?.unwrap().path();
-        Some(scratch.join("admin.sock")).filter(|socket| socket.exists())
+        Some(scratch.join("admin.sock")).filter(|socket| UnixStream::connect(socket).is_ok())
     });
-    assert!(Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap().success());
-    let status = until("the end", || child.0.try_wait().unwrap());
-    assert_eq!(status.code(), Some(130));
-    assert!(
-        !socket.exists() && std::fs::read_dir(&folder.0).unwrap().count() == 0,
-        "something was left behind"
-    );
+    (child, socket)
 }

@@ -39,7 +39,7 @@ impl Contest<'_> {
         };
         let mut sides: Vec<Side> = Vec::new();
         for repeat in 1..=self.args.repeats {
-            for entry in row.entries {
+            for entry in row.entries.iter().filter(|entry| self.args.is_against(entry.who)) {
                 let run = format!("{} {}/{}", row.name, repeat, self.args.repeats);
                 match self.cold_run(row, entry, file, limit.as_ref(), &run) {
                     Ok(side) => {

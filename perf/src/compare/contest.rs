@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use millrace_proto::metainfo::Metainfo;
 
 use super::CompareArgs;
 use super::network;
@@ -19,11 +18,8 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::load::runtime::Runtime;
 use crate::load::{Aborting, BittorrentLoad, HttpLoad, Load, Order};
 use crate::measure::{Window, disk, measure};
-use crate::peers::{Absent, Found, Ground, Peer, Seed, libtorrent, nginx, rqbit, transmission};
 use crate::report::Measurement;
 use crate::server::Server;
-use crate::server::relay::{self, RelayPlan};
-use crate::server::remote::InfohashKind;
 use crate::server::scratch::Scratch;
 use crate::stage::write_payload;
 
@@ -41,7 +37,7 @@ pub(super) const SEED: u64 = 1;
 pub(super) const FILE_NAME: &str = "payload.bin";
 
 /// The torrent that seeds are given, without trackers.
-const TORRENT_NAME: &str = "test.torrent";
+pub(super) const TORRENT_NAME: &str = "test.torrent";
 
 /// All that a comparison needs to know.
 pub(super) struct Contest<'a> {
@@ -64,37 +60,54 @@ impl Contest<'_> {
     /// Runs `rows` and adds what comes of them.
     ///
     /// # Errors
-    /// Our relay cannot be measured, the machine is not fit for it, or Ctrl-C.
+    /// Those of the disk, or Ctrl-C.
     pub(super) fn run(&self, rows: &[&Row], comparison: &mut Comparison) -> anyhow::Result<()> {
         let scratch = Scratch::create(self.args.folder.as_deref())?;
-        let file = write_payload(scratch.path(), FILE_NAME, SEED, self.args.content_bytes.0)?;
+        let length = self.args.content_bytes.0;
+        let file = write_payload(scratch.path(), FILE_NAME, SEED, length, &self.interrupt)?;
         for row in rows {
             eprintln!("{}: {}", row.name, row.about);
-            let outcome = match row.kind {
-                Kind::Hot => self.row(row, &file, comparison)?,
-                Kind::Download => self.download_row(row, comparison)?,
-                Kind::Cold => self.cold_row(row, &file, comparison)?,
-                Kind::Hashing => self.hashing_row(row, comparison)?,
-                Kind::Pulling { delay_ms } => {
-                    self.pulling_row(row, Duration::from_millis(delay_ms), comparison)?
+            match self.any_row(row, &file, comparison) {
+                Ok(Some(outcome)) => {
+                    eprintln!("{outcome}");
+                    comparison.outcomes.push(outcome);
                 }
-                Kind::Scenario(text) => self.own_row(row, text)?,
-                Kind::Scale(scenarios) => self.scale_row(row, scenarios)?,
-                Kind::Shards(text) => match self.shards_row(row, text)? {
-                    Some(outcome) => outcome,
-                    None => {
-                        comparison.note(format!(
-                            "{}: not enough cores: two shards and two threads of load take four",
-                            row.about
-                        ));
-                        continue;
-                    }
-                },
-            };
-            eprintln!("{outcome}");
-            comparison.outcomes.push(outcome);
+                Ok(None) => {}
+                Err(error) if error.is::<Interrupted>() => return Err(error),
+                // Half an hour of other rows must not be lost by it.
+                Err(error) => comparison.fail(row.name, &error),
+            }
         }
         Ok(())
+    }
+
+    /// One row; `None` where this machine is too small for it.
+    fn any_row(
+        &self,
+        row: &Row,
+        file: &Path,
+        comparison: &mut Comparison,
+    ) -> anyhow::Result<Option<Outcome>> {
+        let outcome = match row.kind {
+            Kind::Hot => self.row(row, file, comparison),
+            Kind::Download => self.download_row(row, comparison),
+            Kind::Cold => self.cold_row(row, file, comparison),
+            Kind::Hashing => self.hashing_row(row, comparison),
+            Kind::Pulling { delay_ms } => self.pulling_row(row, Duration::from_millis(delay_ms), comparison),
+            Kind::Scenario(text) => self.own_row(row, text),
+            Kind::Scale(scenarios) => self.scale_row(row, scenarios),
+            Kind::Shards(text) => {
+                let outcome = self.shards_row(row, text)?;
+                if outcome.is_none() {
+                    comparison.note(format!(
+                        "{}: not enough cores: two shards and two threads of load take four",
+                        row.about
+                    ));
+                }
+                return Ok(outcome);
+            }
+        };
+        outcome.map(Some)
     }
 
     pub(super) fn row(&self, row: &Row, file: &Path, comparison: &mut Comparison) -> anyhow::Result<Outcome> {
@@ -174,93 +187,6 @@ impl Contest<'_> {
             side.congestion = Some(congestion);
         }
         measured
-    }
-
-    /// Our relay, with the test file taken in and everything known that it computes of it.
-    pub(super) fn start_ours(&self, row: &Row, file: &Path, scratch: &Path) -> anyhow::Result<Server> {
-        let folder = scratch.join("millrace");
-        std::fs::create_dir(&folder)?;
-        let plan = RelayPlan {
-            program: relay::find(self.args.relay.as_deref())?,
-            cores: self.cores.server.clone(),
-            folder: folder.clone(),
-            sources: vec![file.to_str().context("a path that is not UTF-8")?.to_owned()],
-            connections: row.connections(),
-            io: self.args.io.clone(),
-            // The network sees to it, where it is ours.
-            congestion: None,
-            infohash: InfohashKind::V1,
-            egress: None,
-            pull_through: None,
-        };
-        let torrent = row.needs_torrent();
-        let length = self.args.content_bytes.0;
-        let mut server =
-            plan.start(&self.interrupt)?.into_server(&plan.program, length, torrent, &self.interrupt)?;
-        relay::wait_for_digest(&mut server, length, &self.interrupt)?;
-        Ok(server)
-    }
-
-    fn start_peers(
-        &self,
-        row: &Row,
-        file: &Path,
-        scratch: &Path,
-        servers: &mut Vec<(Who, Server)>,
-        comparison: &mut Comparison,
-    ) -> anyhow::Result<()> {
-        let seed = if row.needs_torrent() { Some(self.seed(&mut servers[0].1, scratch)?) } else { None };
-        for entry in &row.entries[1..] {
-            let found = match self.look(entry.who) {
-                Ok(found) => found,
-                Err(Absent { name, remedy }) => {
-                    comparison.note(format!("{name} is not compared: {remedy}"));
-                    continue;
-                }
-            };
-            for peer in found {
-                let folder = scratch.join(format!("peer-{}", servers.len()));
-                std::fs::create_dir(&folder)?;
-                let ground = Ground {
-                    file,
-                    length: self.args.content_bytes.0,
-                    folder: &folder,
-                    cores: &self.cores.server,
-                    connections: row.connections(),
-                    seed: seed.as_ref(),
-                    interrupt: &self.interrupt,
-                };
-                match peer.start(&ground) {
-                    Ok(server) => servers.push((entry.who, server)),
-                    Err(error) if error.is::<Interrupted>() => return Err(error),
-                    Err(error) => comparison.note(format!("{}: not compared: {error:#}", row.name)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn look(&self, who: Who) -> Found {
-        match who {
-            // One is there already, the others are no servers.
-            Who::Millrace | Who::Fio | Who::Openssl | Who::Direct | Who::Origin => Ok(Vec::<Peer>::new()),
-            Who::Nginx(flavour) => nginx::look(flavour),
-            Who::Libtorrent => libtorrent::look(),
-            Who::Transmission => transmission::look(self.own_network),
-            Who::Rqbit => rqbit::look(),
-        }
-    }
-
-    /// The v1 half of the relay's torrent, which everybody can read; the relay is asked by it as well.
-    fn seed(&self, relay: &mut Server, scratch: &Path) -> anyhow::Result<Seed> {
-        let torrent = relay::about_content(relay, "torrent")?;
-        let half = Metainfo::parse(&torrent)?.v1_half().context("the relay's torrent has no v1 half")?;
-        let half = Metainfo { announce: Vec::new(), web_seeds: Vec::new(), ..half };
-        let path = scratch.join(TORRENT_NAME);
-        std::fs::write(&path, half.to_bytes())?;
-        let infohash = half.infohash_v1().context("a v1 torrent without an infohash")?.0;
-        relay.bittorrent.as_mut().context("the relay has no torrent")?.infohash = infohash;
-        Ok(Seed { path, infohash, piece_bytes: half.info.piece_bytes })
     }
 }
 

@@ -31,7 +31,7 @@ impl Contest<'_> {
             ..self.args.clone()
         };
         let scratch = Scratch::create(args.folder.as_deref())?;
-        let file = write_payload(scratch.path(), FILE_NAME, SEED, args.content_bytes.0)?;
+        let file = write_payload(scratch.path(), FILE_NAME, SEED, args.content_bytes.0, &self.interrupt)?;
         let (cores, interrupt) = (self.cores.clone(), self.interrupt.clone());
         Contest { args, cores, interrupt, ..*self }.row(row, &file, comparison)
     }

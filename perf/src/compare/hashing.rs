@@ -26,7 +26,8 @@ impl Contest<'_> {
     /// Hashes in turn with the peer.
     pub(super) fn hashing_row(&self, row: &Row, comparison: &mut Comparison) -> anyhow::Result<Outcome> {
         let mut sides = Vec::new();
-        for entry in row.entries {
+        let entries = || row.entries.iter().filter(|entry| self.args.is_against(entry.who));
+        for entry in entries() {
             let Ask::Hash(digest) = entry.ask else { bail!("{}: only hashing is compared here", row.name) };
             let (name, version) = match entry.who {
                 Who::Openssl => ("openssl speed", peers::version_of("openssl", "version")),
@@ -35,7 +36,7 @@ impl Contest<'_> {
             sides.push((digest, Side::new(entry.who, name, &version, entry.ask.to_string(), &self.cores)));
         }
         for _ in 0..self.args.repeats {
-            for (entry, (digest, side)) in row.entries.iter().zip(&mut sides) {
+            for (entry, (digest, side)) in entries().zip(&mut sides) {
                 self.interrupt.check()?;
                 match self.hash_once(entry.who, *digest) {
                     Ok(bytes_per_second) => side.runs.push(measurement(bytes_per_second)),

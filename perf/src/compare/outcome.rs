@@ -1,14 +1,12 @@
 //! What came of a comparison: every run, what the medians say about the targets, for people as tables and for machines as JSON.
 
 use std::fmt;
-use std::io::Write as _;
-use std::path::Path;
 
-use anyhow::Context as _;
 use serde::Serialize;
 
+use super::page;
 use super::row::Row;
-use super::side::Side;
+use super::side::{COLUMNS, Side};
 use super::verdict::Verdict;
 use crate::cli::ReportArgs;
 use crate::report::Measurement;
@@ -20,26 +18,28 @@ use crate::report::table::{rows, title};
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     /// Version of this program.
-    version: &'static str,
+    pub(super) version: &'static str,
     /// The command, as it can be given again.
-    command: Vec<String>,
-    machine: Machine,
+    pub(super) command: Vec<String>,
+    pub(super) machine: Machine,
     repeats: usize,
     /// What a reader has to know: who is absent, and why numbers may mislead.
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
+    /// Rows that could not be measured, and why.
+    pub(super) failed: Vec<String>,
     pub(super) outcomes: Vec<Outcome>,
 }
 
 /// One row.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
-    name: &'static str,
-    about: &'static str,
-    sides: Vec<Side>,
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) sides: Vec<Side>,
     /// What one of our own commands measured, where the row is about us alone.
-    loads: Vec<Measurement>,
-    pulls: Vec<PullMeasurement>,
-    verdicts: Vec<Verdict>,
+    pub(super) loads: Vec<Measurement>,
+    pub(super) pulls: Vec<PullMeasurement>,
+    pub(super) verdicts: Vec<Verdict>,
 }
 
 impl Comparison {
@@ -50,6 +50,7 @@ impl Comparison {
             machine: Machine::here(),
             repeats,
             notes: Vec::new(),
+            failed: Vec::new(),
             outcomes: Vec::new(),
         }
     }
@@ -63,25 +64,25 @@ impl Comparison {
         }
     }
 
-    /// Whether everything that is owed first was reached.
-    pub(super) fn owes_nothing(&self) -> bool {
-        self.outcomes.iter().flat_map(|outcome| &outcome.verdicts).all(|verdict| verdict.first_met)
+    /// Adds a row that could not be measured; the others are, all the same.
+    pub(super) fn fail(&mut self, row: &str, error: &anyhow::Error) {
+        let text = format!("{row}: could not be measured: {error:#}");
+        eprintln!("{text}");
+        self.failed.push(text);
     }
 
-    /// Writes the tables, and JSON where it was asked for.
+    /// Whether everything was measured, and all that is owed first was reached.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.failed.is_empty()
+            && self.outcomes.iter().flat_map(|outcome| &outcome.verdicts).all(|verdict| verdict.first_met)
+    }
+
+    /// Writes the tables, and JSON, page and picture where they were asked for.
     ///
     /// # Errors
     /// Those of the files.
     pub(super) fn write(&self, to: &ReportArgs) -> anyhow::Result<()> {
-        let stdout = Some(Path::new("-"));
-        if let Some(path) = &to.json {
-            let json = serde_json::to_string_pretty(self)? + "\n";
-            if to.json.as_deref() == stdout {
-                return std::io::stdout().write_all(json.as_bytes()).context("standard output");
-            }
-            std::fs::write(path, json).with_context(|| format!("writing {}", path.display()))?;
-        }
-        write!(std::io::stdout(), "{self}").context("standard output")
+        to.write(self, || self.to_string(), || page::page(self), || page::picture(self))
     }
 }
 
@@ -124,6 +125,9 @@ impl fmt::Display for Comparison {
         for outcome in &self.outcomes {
             write!(f, "\n{}: {}\n\n{outcome}", outcome.name, outcome.about)?;
         }
+        for failed in &self.failed {
+            writeln!(f, "\n{failed}")?;
+        }
         Ok(())
     }
 }
@@ -132,14 +136,10 @@ impl fmt::Display for Comparison {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.sides.is_empty() {
-            writeln!(
-                f,
-                "| server | CPU s/GB | with the load's | rate | answers/s | ms to last byte p50, p99, p99.9 | own memory | calls/GB | TCP |"
-            )?;
-            writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+            writeln!(f, "| {} |\n|{}", COLUMNS.join(" | "), "---|".repeat(COLUMNS.len()))?;
         }
         for side in &self.sides {
-            side.write_row(f)?;
+            writeln!(f, "| {} |", side.cells().join(" | "))?;
         }
         for load in &self.loads {
             write_found(f, &title(load), &rows(load), &load.error_texts)?;
@@ -150,8 +150,8 @@ impl fmt::Display for Outcome {
         for verdict in &self.verdicts {
             writeln!(f, "\n{verdict}")?;
         }
-        for side in &self.sides {
-            side.write_doubts(f)?;
+        for doubt in self.sides.iter().flat_map(Side::doubts) {
+            writeln!(f, "\n{doubt}")?;
         }
         Ok(())
     }
@@ -228,6 +228,15 @@ mod tests {
         assert!(!comparison.owes_nothing());
         let json = serde_json::to_value(&comparison).unwrap();
         assert_eq!(json["outcomes"][1]["verdicts"][0]["first_met"], false);
+    }
+
+    #[test]
+    fn a_row_that_could_not_be_measured_is_told_and_owed() {
+        let mut comparison = Comparison::new(1);
+        comparison.fail("P5", &anyhow::anyhow!("no disk").context("the test file"));
+        assert!(!comparison.owes_nothing());
+        let told = "P5: could not be measured: the test file: no disk";
+        assert!(comparison.to_string().contains(told) && page::page(&comparison).contains(told));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::measure::cpu;
 use crate::origin::{Origin, OriginPlan};
 use crate::peers::{Absent, nginx};
 use crate::report::{Cost, Measurement};
-use crate::server::relay::{self, RelayPlan};
+use crate::server::relay::{self, Relay, RelayPlan};
 use crate::server::remote::InfohashKind;
 use crate::server::scratch::Scratch;
 use crate::server::{HttpFile, Server};
@@ -37,6 +37,9 @@ const LOAD: Runtime = Runtime::Epoll;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const LOOK: Duration = Duration::from_millis(5);
+
+/// The folder of the cache that the relay is compared with.
+const CACHE: &str = "nginx";
 
 /// Who is asked for the origin's files, and below which path.
 struct Contender {
@@ -69,7 +72,7 @@ impl Contest<'_> {
                 .context("starting the origin")?;
         // They run until the row is over.
         let relay_plan = self.puller(scratch.path(), &origin)?;
-        let relay = relay_plan.start(&self.interrupt)?;
+        let mut relay = relay_plan.start(&self.interrupt)?;
         let cache = self.cache(row, scratch.path(), &origin, comparison)?;
         let version = relay::version(&relay_plan.program);
         let side = |who, name: &str, version: &str| {
@@ -91,7 +94,14 @@ impl Contest<'_> {
         for _ in 0..self.args.repeats {
             for contender in &mut contenders {
                 number += 1;
-                match self.pull_once(contender, &origin, number, length) {
+                let pulled = self.pull_once(contender, &origin, number, length);
+                // So that two copies are on the disk at most.
+                let forgotten = match contender.side.who {
+                    Who::Millrace => self.forget(&relay_plan, &mut relay),
+                    Who::Nginx(_) => Ok(nginx::empty_cache(&scratch.path().join(CACHE))?),
+                    _ => Ok(()),
+                };
+                match pulled.and_then(|measurement| forgotten.map(|()| measurement)) {
                     Ok(measurement) => contender.side.runs.push(measurement),
                     Err(error) if error.is::<Interrupted>() || contender.side.who == Who::Millrace => {
                         return Err(error);
@@ -130,6 +140,9 @@ impl Contest<'_> {
         origin: &Origin,
         comparison: &mut Comparison,
     ) -> anyhow::Result<Option<Server>> {
+        if !self.args.is_against(Who::Nginx(nginx::Flavour::Slices)) {
+            return Ok(None);
+        }
         let program = match nginx::find() {
             Ok(program) => program,
             Err(Absent { name, remedy }) => {
@@ -137,11 +150,18 @@ impl Contest<'_> {
                 return Ok(None);
             }
         };
-        let folder = folder_in(scratch, "nginx")?;
+        let folder = folder_in(scratch, CACHE)?;
         let cache =
             nginx::start_cache(&program, &folder, &self.cores.server, origin.address(), &self.interrupt);
         // One without the module, for instance.
         Ok(cache.map_err(|error| comparison.note(format!("{}: not compared: {error:#}", row.name))).ok())
+    }
+
+    /// Removes what the relay has pulled, once it is through with it.
+    fn forget(&self, plan: &RelayPlan, relay: &mut Relay) -> anyhow::Result<()> {
+        let complete = || relay.remote.complete(false);
+        let content = relay.process.wait_until("complete content", PATIENCE, &self.interrupt, complete)?;
+        plan.remove(&content.id)
     }
 
     /// One client takes file `number` whole.

@@ -77,6 +77,24 @@ pub(crate) enum Who {
     Origin,
 }
 
+/// Those that `--against` can name.
+pub(crate) const PEERS: [&str; 6] = ["nginx", "libtorrent", "transmission", "rqbit", "fio", "openssl"];
+
+impl Who {
+    /// Its name of [`PEERS`]; `None` of what belongs to us or to the row.
+    pub(crate) fn peer(self) -> Option<&'static str> {
+        match self {
+            Who::Millrace | Who::Direct | Who::Origin => None,
+            Who::Nginx(_) => Some("nginx"),
+            Who::Libtorrent => Some("libtorrent"),
+            Who::Transmission => Some("transmission"),
+            Who::Rqbit => Some("rqbit"),
+            Who::Fio => Some("fio"),
+            Who::Openssl => Some("openssl"),
+        }
+    }
+}
+
 /// What is asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {

@@ -194,6 +194,20 @@ pub(crate) const ROWS: &[Row] = &[
         goals: FLAT,
     },
     Row {
+        name: "P12",
+        about: "HTTP ranges of 16 KiB: two shards against one",
+        kind: Kind::Shards(include_str!("../../scenarios/http-16kib.toml")),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
+        name: "P12",
+        about: "BitTorrent seeding: two shards against one",
+        kind: Kind::Shards(include_str!("../../scenarios/bt-seeding.toml")),
+        entries: &[],
+        goals: FLAT,
+    },
+    Row {
         name: "aria2",
         about: "aria2 downloads a file of 256 MiB over HTTP with 16 connections",
         kind: Kind::Download,

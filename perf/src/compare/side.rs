@@ -1,7 +1,5 @@
 //! One server of a row: its runs, and how they are told.
 
-use std::fmt;
-
 use millrace_proto::units::Size;
 use serde::Serialize;
 
@@ -14,6 +12,19 @@ use crate::report::table::rate;
 
 /// Share of the time below which a server's cores were not what held up its clients.
 const BUSY: f64 = 0.8;
+
+/// What the table of a row says of each side.
+pub(super) const COLUMNS: [&str; 9] = [
+    "server",
+    "CPU s/GB",
+    "with the load's",
+    "rate",
+    "answers/s",
+    "ms to last byte p50, p99, p99.9",
+    "own memory",
+    "calls/GB",
+    "TCP",
+];
 
 /// One server, asked one thing.
 #[derive(Debug, Serialize)]
@@ -75,8 +86,8 @@ impl Side {
         format!("{} {}", self.server, self.version).trim().to_owned()
     }
 
-    /// Its line of the table.
-    pub(super) fn write_row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Its line of the table, below [`COLUMNS`].
+    pub(super) fn cells(&self) -> [String; COLUMNS.len()] {
         let cell = |spread: Option<Spread>| {
             let spread = spread.filter(|spread| spread.median.is_finite());
             spread.map_or_else(|| "–".into(), |spread| spread.to_string())
@@ -102,33 +113,29 @@ impl Side {
         let calls =
             Spread::of(self.runs.iter().filter_map(|run| run.syscalls.as_ref()).map(|calls| calls.per_gb));
         let calls = calls.map_or_else(|| "–".into(), |calls| format!("{:.0}", calls.median));
-        let congestion = self.congestion.as_deref().unwrap_or("–");
+        let congestion = self.congestion.clone().unwrap_or_else(|| "–".into());
         let title = format!("{}, {}", self.title(), self.asked);
-        writeln!(
-            f,
-            "| {title} | {cost} | {both} | {rates} | {answers} | {latencies} | {memory} | {calls} | {congestion} |"
-        )
+        [title, cost, both, rates, answers, latencies, memory, calls, congestion]
     }
 
     /// What speaks against believing the numbers.
-    pub(super) fn write_doubts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = self.title();
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let (title, mut doubts) = (self.title(), Vec::new());
         if let Some(busyness) = self.busyness().filter(|busyness| *busyness < BUSY) {
             let percent = busyness * 100.0;
-            writeln!(
-                f,
-                "\n{title}: its cores were busy with it for {percent:.0} % of the time, so it could do more than this rate."
-            )?;
+            doubts.push(format!(
+                "{title}: its cores were busy with it for {percent:.0} % of the time, so it could do more than this rate."
+            ));
         }
         let served = self.runs.iter().filter(|run| run.connections_served < run.connections).count();
         if served > 0 {
-            writeln!(f, "\n{title}: in {served} runs not every connection was served.")?;
+            doubts.push(format!("{title}: in {served} runs not every connection was served."));
         }
         let errors: u64 = self.runs.iter().map(|run| run.errors).sum();
         if errors > 0 {
             let text = self.runs.iter().flat_map(|run| &run.error_texts).next().map_or("", String::as_str);
-            writeln!(f, "\n{title}: {errors} errors, such as: {text}")?;
+            doubts.push(format!("{title}: {errors} errors, such as: {text}"));
         }
-        Ok(())
+        doubts
     }
 }

@@ -1,14 +1,15 @@
 //! Leechers: peers that only download (BEP 3, 6, 10). Frames and the 13 bytes before each block are read and checked; the block behind
 //! them is thrown away by the kernel, or compared with what it must be.
 
+mod opening;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use millrace_proto::peer::extension::{self, ExtensionHandshake, ExtensionIds};
+use millrace_proto::peer::extension::{self, ExtensionHandshake};
 use millrace_proto::peer::frame::{Frame, FrameLimits, next_frame};
-use millrace_proto::peer::handshake::{HANDSHAKE_BYTES, Handshake, Progress, Reserved};
 use millrace_proto::peer::message::{BLOCK_HEAD_BYTES, Block, Message, id};
 
 use super::blocks::Blocks;
@@ -132,51 +133,6 @@ impl Leecher {
                 self.session.to_send.clear();
             }
             if drained { socket.readable().await? } else { yield_now().await }
-        }
-    }
-
-    /// Exchanges handshakes, and says what we have (nothing) and want.
-    async fn open(&mut self, socket: &mut Socket) -> io::Result<()> {
-        let reserved = Reserved::default().with_fast().with_extension_protocol();
-        let ours = Handshake { reserved, infohash: self.torrent.infohash, peer_id: self.peer_id };
-        socket.write_all(&ours.encode()).await?;
-        let theirs = self.read_handshake(socket).await?;
-        if theirs.infohash != ours.infohash {
-            return Err(io::Error::other("the handshake names another torrent"));
-        }
-        self.session.fast = theirs.reserved.fast();
-        if theirs.reserved.extension_protocol() {
-            let hello = ExtensionHandshake {
-                ids: ExtensionIds::default(),
-                client: concat!("millrace-perf ", env!("CARGO_PKG_VERSION")).as_bytes(),
-                ..ExtensionHandshake::default()
-            };
-            let mut payload = [0; 512];
-            let bytes = hello.encode(&mut payload).map_err(|_| io::Error::other("no room"))?;
-            self.send(&Message::Extended { id: extension::HANDSHAKE_ID, payload: &payload[..bytes] })?;
-        }
-        if self.session.fast {
-            self.send(&Message::HaveNone)?;
-        }
-        self.send(&Message::Interested)
-    }
-
-    async fn read_handshake(&mut self, socket: &Socket) -> io::Result<Handshake> {
-        loop {
-            match Handshake::parse(&self.session.received) {
-                Progress::Whole(handshake) => {
-                    self.session.received.drain(..HANDSHAKE_BYTES);
-                    return Ok(handshake);
-                }
-                Progress::NotBitTorrent => {
-                    return Err(io::Error::other("the peer does not speak BitTorrent"));
-                }
-                Progress::NeedMore(bytes) => {
-                    if !self.session.read(socket, bytes)? {
-                        socket.readable().await?;
-                    }
-                }
-            }
         }
     }
 

@@ -16,6 +16,9 @@ const SLICE_BYTES: u64 = 4 << 20;
 /// Its configuration, in its folder.
 const CONFIG: &str = "nginx.conf";
 
+/// The folder of its cache, in its folder.
+const CACHE: &str = "cache";
+
 /// How it reads what is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
@@ -80,7 +83,7 @@ pub(crate) fn start_cache(
 ) -> anyhow::Result<Server> {
     let address = free_address()?;
     let http = format!(
-        "proxy_cache_path {}/cache keys_zone=slices:10m max_size=100g inactive=1h use_temp_path=off;\n\
+        "proxy_cache_path {}/{CACHE} keys_zone=slices:10m max_size=100g inactive=1h use_temp_path=off;\n\
          upstream origin {{ server {origin}; keepalive 64; }}",
         folder.display()
     );
@@ -121,6 +124,17 @@ fn run(
         metrics: None,
         process: Some(process),
     })
+}
+
+/// Empties the cache of one that [`start_cache`] started in `folder`. What was in it must not be asked for again.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn empty_cache(folder: &Path) -> std::io::Result<()> {
+    for slice in std::fs::read_dir(folder.join(CACHE))? {
+        std::fs::remove_file(slice?.path())?;
+    }
+    Ok(())
 }
 
 fn error_log(folder: &Path) -> PathBuf {

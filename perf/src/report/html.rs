@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::machine::Machine;
+use super::pull::PullMeasurement;
 use super::svg::{escape, histogram, lines, stacked_bars};
 use super::table::{rows, title};
 use super::{Measurement, Percentiles, Report, sweep};
@@ -12,46 +14,76 @@ const SAMPLES_MIN: usize = 8;
 /// Points of a drawn course.
 const POINTS_MAX: usize = 300;
 
-/// The page.
+/// What a page begins with.
+pub(crate) struct Top<'a> {
+    pub(crate) heading: &'a str,
+    pub(crate) machine: &'a Machine,
+    pub(crate) version: &'a str,
+    pub(crate) command: &'a [String],
+    /// What went wrong or was missed.
+    pub(crate) bad: &'a [String],
+    pub(crate) notes: &'a [String],
+}
+
+/// The page of what one of the load commands found.
 pub(crate) fn page(report: &Report) -> String {
-    let mut page = String::from("<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>");
-    page.push_str("<meta name='viewport' content='width=device-width, initial-scale=1'><title>millrace-perf</title><style>\n");
-    page.push_str(include_str!("style.css"));
-    page.push_str("</style></head><body>\n");
-    put(&mut page, "<h1>What the relay delivered, and what it cost</h1>");
-    put(
-        &mut page,
-        &format!(
-            "<p class='soft'>{}<br>millrace-perf {}</p>",
-            escape(&report.machine.to_string()),
-            report.version
-        ),
-    );
-    put(&mut page, &format!("<p><code>{}</code></p>", escape(&report.command.join(" "))));
-    for missed in &report.missed {
-        put(&mut page, &format!("<p class='bad'>Missed: {}</p>", escape(missed)));
-    }
-    if !report.notes.is_empty() {
-        let notes = report.notes.iter().map(|note| format!("<li>{}</li>", escape(note)));
-        put(&mut page, &format!("<ul>{}</ul>", notes.collect::<String>()));
-    }
+    let bad: Vec<String> = report.missed.iter().map(|missed| format!("Missed: {missed}")).collect();
+    let mut page = begin(&Top {
+        heading: "What the relay delivered, and what it cost",
+        machine: &report.machine,
+        version: &report.version,
+        command: &report.command,
+        bad: &bad,
+        notes: &report.notes,
+    });
     put_costs(&mut page, &report.measurements);
     for measurement in &report.measurements {
         put_measurement(&mut page, measurement);
     }
     for pull in &report.pulls {
-        put(&mut page, &format!("<section><h2>{}</h2>", escape(&pull.title())));
-        put_rows(&mut page, &pull.rows(), &pull.error_texts);
-        put_histogram(
-            &mut page,
-            "First byte at the client after the origin's first byte",
-            &pull.first_byte.bars,
-        );
-        put_histogram(&mut page, "The same from the origin itself", &pull.direct_first_byte.bars);
-        put(&mut page, "</section>");
+        put_pull(&mut page, pull);
     }
-    page.push_str("</body></html>\n");
+    end(page)
+}
+
+/// Everything above the results; [`end`] closes it.
+pub(crate) fn begin(top: &Top<'_>) -> String {
+    let mut page = String::from("<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>");
+    page.push_str("<meta name='viewport' content='width=device-width, initial-scale=1'><title>millrace-perf</title><style>\n");
+    page.push_str(include_str!("style.css"));
+    page.push_str("</style></head><body>\n");
+    put(&mut page, &format!("<h1>{}</h1>", escape(top.heading)));
+    put(
+        &mut page,
+        &format!(
+            "<p class='soft'>{}<br>millrace-perf {}</p>",
+            escape(&top.machine.to_string()),
+            escape(top.version)
+        ),
+    );
+    put(&mut page, &format!("<p><code>{}</code></p>", escape(&top.command.join(" "))));
+    for bad in top.bad {
+        put_bad(&mut page, bad);
+    }
+    if !top.notes.is_empty() {
+        let notes = top.notes.iter().map(|note| format!("<li>{}</li>", escape(note)));
+        put(&mut page, &format!("<ul>{}</ul>", notes.collect::<String>()));
+    }
     page
+}
+
+/// The whole page.
+pub(crate) fn end(page: String) -> String {
+    page + "</body></html>\n"
+}
+
+/// What serving during a pull came to.
+pub(crate) fn put_pull(page: &mut String, pull: &PullMeasurement) {
+    put(page, &format!("<section><h2>{}</h2>", escape(&pull.title())));
+    put_rows(page, &pull.rows(), &pull.error_texts);
+    put_histogram(page, "First byte at the client after the origin's first byte", &pull.first_byte.bars);
+    put_histogram(page, "The same from the origin itself", &pull.direct_first_byte.bars);
+    put(page, "</section>");
 }
 
 /// CPU time per GB of every measurement, and against the number of connections where that varies.
@@ -78,7 +110,8 @@ fn put_costs(page: &mut String, measurements: &[Measurement]) {
     }
 }
 
-fn put_measurement(page: &mut String, measurement: &Measurement) {
+/// One measurement, with its latencies and its course.
+pub(crate) fn put_measurement(page: &mut String, measurement: &Measurement) {
     put(page, &format!("<section><h2>{}</h2>", escape(&title(measurement))));
     put_rows(page, &rows(measurement), &measurement.error_texts);
     for (name, latencies) in
@@ -99,8 +132,13 @@ fn put_rows(page: &mut String, rows: &[(&str, String)], errors: &[String]) {
     }
     page.push_str("</table></div>\n");
     for text in errors {
-        put(page, &format!("<p class='bad'>{}</p>", escape(text)));
+        put_bad(page, text);
     }
+}
+
+/// A sentence that nobody should miss.
+pub(crate) fn put_bad(page: &mut String, text: &str) {
+    put(page, &format!("<p class='bad'>{}</p>", escape(text)));
 }
 
 fn put_histogram(page: &mut String, title: &str, bars: &[(f64, u64)]) {
@@ -133,7 +171,8 @@ fn put_course(page: &mut String, measurement: &Measurement) {
     }
 }
 
-fn put(page: &mut String, element: &str) {
+/// An element, on a line of its own.
+pub(crate) fn put(page: &mut String, element: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(page, "{element}");
 }

@@ -1,12 +1,11 @@
 //! What serving during a pull came to.
 
-use millrace_proto::units::Size;
+use millrace_proto::units::{Rate, Size};
 use serde::{Deserialize, Serialize};
 
 use super::Cost;
 use super::spread::Spread;
 use super::table::{percentiles, rate};
-use crate::faststart::rate_text;
 use crate::measure::latency::Summary;
 
 /// Some rounds of one pull each, and as many downloads from the origin itself.
@@ -66,11 +65,9 @@ impl PullMeasurement {
         let spread = |Spread { median, min, max }: Spread| {
             format!("{} (from {} to {})", rate(median), rate(min), rate(max))
         };
+        let limit = self.origin_rate.map_or("unlimited".into(), |rate| Rate(rate).to_string());
         let mut rows = vec![
-            (
-                "origin",
-                format!("{}, {} ms before each answer", rate_text(self.origin_rate), self.origin_delay_ms),
-            ),
+            ("origin", format!("{}, {} ms before each answer", limit, self.origin_delay_ms)),
             ("first byte, ms later", percentiles(&self.first_byte)),
             ("  from the origin itself", percentiles(&self.direct_first_byte)),
             ("rate of the pull", spread(self.rate)),

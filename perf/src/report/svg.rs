@@ -17,8 +17,9 @@ const RIGHT: f64 = 16.0;
 /// Height of one horizontal bar with its room.
 const ROW: f64 = 30.0;
 
-/// Room for the names of horizontal bars.
+/// Least room for the names of horizontal bars, and room for one letter of them.
 const NAMES: f64 = 250.0;
+const LETTER: f64 = 6.6;
 
 /// Room for one name of a legend.
 const LEGEND: f64 = 175.0;
@@ -53,15 +54,17 @@ pub(crate) fn number(value: f64) -> String {
 pub(crate) fn stacked_bars(rows: &[(String, Vec<f64>)], parts: &[&str], unit: &str) -> String {
     let most = rows.iter().map(|(_, values)| values.iter().sum::<f64>()).fold(0.0, f64::max);
     let height = ROW * len(rows.len()) + 40.0;
-    let mut svg = open(WIDTH, height, &format!("{unit} by workload"));
+    let letters = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let names = NAMES.max(LETTER * len(letters) + 12.0);
+    let mut svg = open(WIDTH - NAMES + names, height, &format!("{unit} by workload"));
     let scale = (WIDTH - NAMES - 70.0) / most.max(f64::MIN_POSITIVE);
     for (index, (name, values)) in rows.iter().enumerate() {
         let y = ROW * len(index) + 6.0;
         put(
             &mut svg,
-            &format!("<text x='{:.1}' y='{:.1}' class='name'>{}</text>", NAMES - 8.0, y + 13.0, escape(name)),
+            &format!("<text x='{:.1}' y='{:.1}' class='name'>{}</text>", names - 8.0, y + 13.0, escape(name)),
         );
-        let mut x = NAMES;
+        let mut x = names;
         for (part, value) in values.iter().enumerate() {
             let (class, width) = (class(part), value * scale);
             put(
@@ -79,7 +82,7 @@ pub(crate) fn stacked_bars(rows: &[(String, Vec<f64>)], parts: &[&str], unit: &s
     }
     let y = height - 12.0;
     for (part, name) in parts.iter().enumerate() {
-        let x = NAMES + 130.0 * len(part);
+        let x = names + 130.0 * len(part);
         put(
             &mut svg,
             &format!("<rect x='{x:.1}' y='{:.1}' width='10' height='10' class='{}'/>", y - 9.0, class(part)),

@@ -4,7 +4,7 @@ use super::Measurement;
 use super::svg::{lines, standalone};
 
 /// Fewer points are no course.
-const POINTS_MIN: usize = 3;
+pub(crate) const POINTS_MIN: usize = 3;
 
 /// Points of one plot: connections, and the value.
 type Points = Vec<(f64, f64)>;

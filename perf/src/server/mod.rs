@@ -1,6 +1,7 @@
 //! What is measured: a relay that this program starts, one on another box, or something else that serves the same file.
 
 pub(crate) mod fetch;
+pub(crate) mod guard;
 pub(crate) mod memory_limit;
 pub(crate) mod relay;
 pub(crate) mod remote;
@@ -17,6 +18,7 @@ use nix::unistd::Pid;
 
 use crate::interrupt::Interrupt;
 use crate::measure::paths::Metrics;
+use guard::Guarded;
 
 /// Time a server may take to start, or to end when told to.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,6 +89,8 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Ends it where this value is never dropped.
+    guarded: Option<Guarded>,
 }
 
 impl Process {
@@ -109,7 +113,8 @@ impl Process {
         });
         let child =
             started.join().map_err(|_| anyhow::anyhow!("the thread that starts {name} panicked"))??;
-        Ok(Process { name, child, log })
+        let guarded = Some(Guarded::group(child.id()));
+        Ok(Process { name, child, log, guarded })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -188,6 +193,8 @@ impl Drop for Process {
             }
         }
         self.signal(Signal::SIGKILL);
+        // Before its number is free for another process.
+        drop(self.guarded.take());
         // Nothing can be done about a child that cannot be waited for.
         let _ = self.child.wait();
     }

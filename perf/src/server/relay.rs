@@ -17,8 +17,8 @@ use crate::measure::paths::Metrics;
 /// The program's name.
 const NAME: &str = "millrace-relay";
 
-/// Bytes per second that taking in and hashing a file surely reaches.
-const SLOWEST_INTAKE: u64 = 20_000_000;
+/// Bytes per second that taking in and hashing a file surely reaches, on a busy machine as well.
+const SLOWEST_INTAKE: u64 = 2_000_000;
 
 /// A relay to start.
 #[derive(Debug, Clone)]
@@ -144,13 +144,25 @@ impl RelayPlan {
     /// # Errors
     /// What it says.
     pub(crate) fn add(&self, url: &str, metainfo: &Path) -> anyhow::Result<ContentStatus> {
+        let answer = self.tell("add", |command| command.args([url, "--json", "--metainfo"]).arg(metainfo))?;
+        serde_json::from_slice(&answer).context("the answer of add")
+    }
+
+    /// `millrace-relay remove ID` at the relay that runs by this plan.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(crate) fn remove(&self, id: &str) -> anyhow::Result<()> {
+        self.tell("remove", |command| command.arg(id)).map(drop)
+    }
+
+    fn tell(&self, word: &str, rest: impl FnOnce(&mut Command) -> &mut Command) -> anyhow::Result<Vec<u8>> {
         let mut command = Command::new(&self.program);
-        command.args(["add", url, "--json", "--metainfo"]).arg(metainfo);
-        let output = command.arg("--admin").arg(self.admin()).output()?;
+        let output = rest(command.arg(word)).arg("--admin").arg(self.admin()).output()?;
         if !output.status.success() {
-            bail!("{NAME} add: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!("{NAME} {word}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        serde_json::from_slice(&output.stdout).context("the answer of add")
+        Ok(output.stdout)
     }
 
     /// Limits that leave the measuring to what is measured: one address holds every connection, all of them are served, and idle ones

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 
+use super::guard::Guarded;
+
 /// Where file systems in memory are.
 const IN_MEMORY: &str = "/dev/shm";
 
@@ -12,6 +14,8 @@ const IN_MEMORY: &str = "/dev/shm";
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    /// Removes it where this value is never dropped. After the folder itself has gone, it is taken back.
+    _guarded: Guarded,
 }
 
 impl Scratch {
@@ -25,12 +29,13 @@ impl Scratch {
         // A short name: sockets lie in it, and their paths may have 107 bytes.
         let name = format!("millrace-perf-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let path = parent.join(name);
+        let path = std::path::absolute(parent)?.join(name);
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("creating {}", path.display()))?;
-        Ok(Scratch { path })
+        let guarded = Guarded::folder(&path);
+        Ok(Scratch { path, _guarded: guarded })
     }
 
     /// Makes one in `parent`, or in memory: for what a disk would make slow that is not to be measured.

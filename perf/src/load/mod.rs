@@ -58,6 +58,14 @@ pub(crate) struct HttpLoad {
     pub(crate) rate: Option<f64>,
 }
 
+impl HttpLoad {
+    /// How many different answers there are.
+    pub(crate) fn distinct(&self) -> u64 {
+        let all = self.file.length.div_ceil(self.range_bytes.max(1)).max(1);
+        self.ranges.map_or(all, |ranges| ranges.clamp(1, all)) * (self.paths.len() as u64).max(1)
+    }
+}
+
 /// BitTorrent peers that ask for blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct BittorrentLoad {

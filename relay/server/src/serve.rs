@@ -115,8 +115,14 @@ async fn add(relay: &Relay, sources: &[String]) -> anyhow::Result<()> {
             text if text.starts_with(&named) => anyhow!("{text}"),
             text => anyhow!("{source}: {text}"),
         };
-        let pull = NewPull::from_operator(&named).map_err(failed)?;
-        let content = relay.ingest.add(pull).await.map_err(failed)?;
+        let content = loop {
+            let pull = NewPull::from_operator(&named).map_err(failed)?;
+            match relay.ingest.add(pull).await {
+                // It is no mistake of the source: what is here is served meanwhile.
+                Err(AddError::Capped(_)) => {}
+                added => break added.map_err(failed)?,
+            }
+        };
         tracing::info!(id = %content.id(), name = content.name(), %source, "serving");
     }
     Ok(())

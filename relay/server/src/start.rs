@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::control::describe::Links;
 use crate::control::socket::{self, SocketFile};
 use crate::control::{self, Asked};
+use crate::ingest::budget::{OriginBudget, UsageError};
 use crate::ingest::{Ingest, IngestConfig};
 use crate::listen::ListenError;
 use crate::machine;
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The caps of the last run cannot be used.
     #[error(transparent)]
     Caps(#[from] CapsFileError),
+    /// What came from origins before cannot be told.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// Ingest does not start.
     #[error("pulling cannot start: {0}")]
     Ingest(String),
@@ -159,10 +163,12 @@ impl Running {
         let public_url = config.public_url.clone().unwrap_or_else(|| default_public_url(&sockets));
         tracing::info!(url = %public_url, "links name this relay by this URL");
         let links = Links { base: public_url.clone(), bittorrent_port: sockets.bittorrent.0.port() };
-        let caps = Arc::new(Keeper::open(config.store.clone(), config.caps.clone(), Clock::system())?);
+        let clock = Clock::system();
+        let caps = Arc::new(Keeper::open(config.store.clone(), config.caps.clone(), clock.clone())?);
+        let budget = Arc::new(OriginBudget::open(config.store.clone(), clock)?);
         let ledger = Arc::new(Ledger::default());
-        caps.enforce(Arc::clone(&ledger), shards.clone());
-        let ingest_config = IngestConfig::new(&config, links, way);
+        caps.enforce(Arc::clone(&ledger), shards.clone(), Arc::clone(&budget));
+        let ingest_config = IngestConfig { budget, ..IngestConfig::new(&config, links, way) };
         let origins = ingest_config.origins.clone();
         let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())
             .map_err(|error| StartError::Ingest(error.to_string()))?;

@@ -137,3 +137,31 @@ fn caps_are_kept_over_restarts() {
         assert_eq!(relay.relay().ledger.caps().rate(Scope::Total), Some(1000));
     });
 }
+
+/// The manual's document is one, and its metrics are there.
+#[test]
+fn the_manual_is_true() {
+    let manual = include_str!("../../../docs/operators/caps.md");
+    let (_, rest) = manual.split_once("## The whole document").unwrap();
+    let (document, metrics) = rest.split_once("## Metrics").unwrap();
+    let relay = TestRelay::start("");
+    run(async {
+        let (status, answer) = relay.admin("PUT", "/v1/caps", Some(document)).await;
+        assert_eq!(status, 200, "{answer}");
+        let shown = relay.admin_with("GET", "/metrics", None, &[]).await.2;
+        let names: Vec<_> = metrics.split('`').filter(|word| word.starts_with("millrace_")).collect();
+        assert!(names.len() >= 5, "{names:?}");
+        for name in names.iter().map(|name| name.split('{').next().unwrap()) {
+            assert!(shown.lines().any(|line| line.starts_with(name)), "{name} is no metric");
+        }
+        let keys = [
+            "egress.total",
+            "egress.networks",
+            "origin.volume",
+            "contents.ID.priority",
+            "schedule",
+            "line_rate",
+        ];
+        assert!(keys.iter().all(|key| manual.contains(&format!("`{key}`"))));
+    });
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::EffectiveCaps;
+use super::{Cap, EffectiveCaps, Source, Window};
 
 /// What holds, whose it is, and until when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,39 @@ pub struct CapsStatus {
     /// The values.
     #[serde(flatten)]
     pub effective: EffectiveCaps,
+    /// What came from origins in each window, capped or not.
+    #[serde(default)]
+    pub origin_volume: Vec<VolumeStatus>,
+    /// Why nothing new is asked of origins, where that is so.
+    #[serde(default)]
+    pub pulls_wait: Option<Wait>,
+}
+
+/// What came from origins in a window of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Which window.
+    pub window: Window,
+    /// Bytes of bodies that have come in it.
+    pub used: u64,
+    /// Bytes that may still be asked for, what is on its way taken off; `None` is unlimited.
+    pub left: Option<u64>,
+    /// The cap.
+    pub bytes: Cap,
+    /// When the window ends, in local time as RFC 3339.
+    pub ends_at: String,
+}
+
+/// What something waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Which cap, in words.
+    pub why: String,
+    /// Until when, as RFC 3339; `None` is until somebody changes it.
+    pub until: Option<String>,
+    /// Where the cap stands.
+    #[serde(flatten)]
+    pub source: Option<Source>,
 }
 
 /// Where the local layer comes from.

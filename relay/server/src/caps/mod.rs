@@ -15,6 +15,7 @@ use millrace_proto::admin::caps::status::{CapsStatus, LocalFrom};
 use millrace_proto::admin::caps::{Caps, CapsError, EffectiveCaps, Layer, Layers, Source};
 use ring::digest;
 
+use crate::ingest::budget::OriginBudget;
 use crate::shards::Shards;
 
 pub use self::clock::Clock;
@@ -43,8 +44,8 @@ pub struct Keeper {
     folder: PathBuf,
     clock: Clock,
     held: Mutex<Held>,
-    /// Who sends.
-    enforced: OnceLock<(Arc<Ledger>, Shards)>,
+    /// Who sends, and who pulls.
+    enforced: OnceLock<(Arc<Ledger>, Shards, Arc<OriginBudget>)>,
 }
 
 #[derive(Debug)]
@@ -81,9 +82,9 @@ impl Keeper {
         self.held().layers.effective(clock::civil(&self.clock.now()))
     }
 
-    /// Enforces what holds, from now on through this ledger and these shards.
-    pub fn enforce(&self, ledger: Arc<Ledger>, shards: Shards) {
-        let _ = self.enforced.set((ledger, shards));
+    /// Enforces what holds, from now on through this ledger, these shards, and this budget of pulls.
+    pub fn enforce(&self, ledger: Arc<Ledger>, shards: Shards, budget: Arc<OriginBudget>) {
+        let _ = self.enforced.set((ledger, shards, budget));
         self.apply(&mut self.held());
     }
 
@@ -149,9 +150,18 @@ impl Keeper {
         let now = self.clock.now();
         let held = self.held();
         let effective = held.layers.effective(clock::civil(&now));
+        let changes_at = effective.changes_in_s.map(|seconds| clock::after(&now, seconds));
+        let budget = self.enforced.get().map(|(_, _, budget)| budget);
+        let mut pulls_wait = budget.and_then(|budget| budget.obstacle());
+        if let Some(wait) = pulls_wait.as_mut().filter(|wait| wait.until.is_none()) {
+            // What a schedule pauses may go on when another entry is in force.
+            wait.until = wait.source.and_then(|source| source.schedule).and_then(|_| changes_at.clone());
+        }
         CapsStatus {
             now: clock::shown(&now),
-            changes_at: effective.changes_in_s.map(|seconds| clock::after(&now, seconds)),
+            changes_at,
+            origin_volume: budget.map(|budget| budget.status().2).unwrap_or_default(),
+            pulls_wait,
             local_from: if held.changed { LocalFrom::Admin } else { LocalFrom::Configuration },
             effective,
         }
@@ -185,9 +195,10 @@ impl Keeper {
             tracing::info!(layer = ?source.layer, entry = source.schedule, "an entry of the caps' schedule is over");
         }
         held.in_force = in_force;
-        if let Some((ledger, shards)) = self.enforced.get() {
+        if let Some((ledger, shards, budget)) = self.enforced.get() {
             let caps = ledger.set_caps(&effective);
             shards.broadcast(|| News::Caps(Arc::clone(&caps)));
+            budget.set(&effective);
         }
     }
 

@@ -142,7 +142,7 @@ fn schedules_are_enforced_as_the_clock_says_also_when_it_jumps() {
     let schedule = json!([{"days": "thu", "from": "08:00", "to": "18:00", "egress": {"total": 30}}]);
     let keeper = folder.open(json!({"egress": {"total": 100}, "schedule": schedule}), &hands).unwrap();
     let ledger = Arc::new(Ledger::default());
-    keeper.enforce(Arc::clone(&ledger), Shards::new(Vec::new()));
+    keeper.enforce(Arc::clone(&ledger), Shards::new(Vec::new()), Arc::new(OriginBudget::new(hands.clock())));
     assert_eq!(ledger.caps().rate(Scope::Total), Some(100));
     // On, back, over midnight, a week ahead.
     for (days, hours, expected) in

@@ -181,15 +181,20 @@ pub(super) fn lines(status: &CapsStatus) -> Vec<String> {
     }
     lines.push(line(status, "origin.bandwidth", held.origin.bandwidth, rate));
     lines.push(line(status, "origin.connections", held.origin.connections, |count| count.to_string()));
-    for volume in &held.origin.volume {
+    for volume in status.origin_volume.iter().filter(|volume| volume.bytes.value.is_some()) {
         let key = format!("origin.volume.{}", volume.window);
-        lines.push(line(status, &key, volume.bytes, |bytes| Size(bytes).to_string()));
+        let shown = line(status, &key, volume.bytes, |bytes| Size(bytes).to_string());
+        let (used, left) = (Size(volume.used), Size(volume.left.unwrap_or(0)));
+        lines.push(format!("{shown}; {used} came, {left} left until {}", volume.ends_at));
     }
     for (id, content) in &held.contents {
         lines.push(line(status, &format!("contents.{id}.egress"), content.egress, rate));
         if let Some(priority) = content.priority {
             lines.push(format!("contents.{id}.priority  {priority}"));
         }
+    }
+    if let Some(wait) = &status.pulls_wait {
+        lines.push(format!("pulls wait: {}", wait.why));
     }
     if status.local_from == LocalFrom::Admin {
         lines.push(

@@ -22,6 +22,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use crate::ingest::budget::OriginCap;
 use crate::ingest::metrics::IngestMetrics;
 
 use super::index::state_of;
@@ -70,6 +71,7 @@ impl Collector for Numbers {
         ingest(&mut out, relay.ingest.metrics())?;
         self.contents(&mut out)?;
         caps::caps(&mut out, &relay.ledger.caps(), &relay.counters)?;
+        self.origin_caps(&mut out)?;
         out.gauge(
             "tracker_peers",
             "Peers that the built-in tracker knows",
@@ -95,6 +97,42 @@ impl Collector for Numbers {
 }
 
 impl Numbers {
+    /// A gauge cannot say "none": infinity compares rightly with every number.
+    fn origin_caps(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let budget = self.0.relay.ingest.budget();
+        let (bandwidth, _, windows) = budget.status();
+        let or_infinite = |value: Option<u64>| value.map_or(f64::INFINITY, as_f64);
+        out.gauge_f64(
+            "origin_cap_bytes_per_second",
+            "Cap on what is pulled from all origins; +Inf is none",
+            or_infinite(bandwidth.value),
+        )?;
+        let waits = [
+            ("bandwidth", OriginCap::Bandwidth),
+            ("connections", OriginCap::Connections),
+            ("volume", OriginCap::Volume),
+        ];
+        let waits = waits.map(|(name, cap)| ([("cap", name)], budget.waits(cap)));
+        out.counter(
+            "origin_cap_waits",
+            "Times that a pull waited for a cap on origins",
+            waits.iter().map(|(labels, count)| (&labels[..], *count)),
+        )?;
+        let names: Vec<_> = windows.iter().map(|volume| volume.window.to_string()).collect();
+        let mut samples = Vec::new();
+        for (volume, name) in windows.iter().zip(&names) {
+            samples.push(([("state", "used"), ("window", name.as_str())], volume.used));
+            if let Some(left) = volume.left {
+                samples.push(([("state", "left"), ("window", name.as_str())], left));
+            }
+        }
+        out.gauge(
+            "origin_volume_bytes",
+            "Bytes that came from origins in the present window, and that a cap leaves of it",
+            samples.iter().map(|(labels, bytes)| (&labels[..], *bytes)),
+        )
+    }
+
     fn contents(&self, out: &mut Writer<'_>) -> fmt::Result {
         const STATES: [&str; 5] = ["queued", "pulling", "complete", "paused", "failed"];
         let mut by_state = [0; 5];

@@ -41,12 +41,15 @@ impl Pulls {
                 }
                 Source::Path(_) => return Err(AddError::Mixed),
                 Source::Document(origin, kind) => {
+                    let mut grant = self.context().request_soon().await?;
                     let line = self.context().lines.lend(&origin).await;
                     let clients = &self.context().clients;
                     let document = clients.document(line.connection(), &origin, TORRENT_BYTES_MAX).await;
                     drop(line);
                     let document =
                         document.map_err(|error| AddError::Fetch { url: origin.shown(), error })?;
+                    grant.pay(u64::try_from(document.len()).unwrap_or(u64::MAX)).await;
+                    drop(grant);
                     read_document(&mut recipe, kind, &document)?;
                 }
                 Source::PathDocument(path, kind) => {
@@ -141,14 +144,24 @@ impl Pulls {
                 continue;
             };
             let origin = &origins[index];
+            let mut grant = context.request_soon().await?;
+            let range = 0..grant.reserve(RANGE_BYTES_MAX).max(1);
             let line = context.lines.lend(origin).await;
-            let (asked_at, range) = (std::time::Instant::now(), 0..RANGE_BYTES_MAX);
+            let asked_at = std::time::Instant::now();
             let asked =
                 context.clients.fetch(line.connection(), origin, &origin.url, &range, None, false).await;
             match asked {
                 Ok((response, accepted)) => {
                     let answered_in = asked_at.elapsed();
-                    return Ok(First { origin: index, line, response, accepted, asked_at, answered_in });
+                    return Ok(First {
+                        origin: index,
+                        line,
+                        response,
+                        accepted,
+                        grant,
+                        asked_at,
+                        answered_in,
+                    });
                 }
                 Err(error) => {
                     let fate = error.fate();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
@@ -13,13 +14,17 @@ use millrace_proto::units::Size;
 use tokio::sync::Semaphore;
 
 use super::IngestConfig;
-use super::budget::OriginBudget;
+use super::budget::{Grant, OriginBudget};
 use super::client::Clients;
+use super::error::AddError;
 use super::lines::Lines;
 use super::metrics::IngestMetrics;
 use super::pull::PullStatus;
 use super::writes::Writes;
 use crate::shards::Shards;
+
+/// How long the caps on origins may keep somebody waiting who adds a content, before that is told.
+const CAPPED_WAIT: Duration = Duration::from_secs(5);
 
 /// Shared by all tasks of ingest.
 #[derive(Debug)]
@@ -84,6 +89,21 @@ impl Context {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+    }
+
+    /// The right to a request, for somebody who waits for what comes of it.
+    ///
+    /// # Errors
+    /// [`AddError::Capped`] after [`CAPPED_WAIT`].
+    pub(super) async fn request_soon(&self) -> Result<Grant, AddError> {
+        loop {
+            if let Ok(grant) = tokio::time::timeout(CAPPED_WAIT, self.budget.request()).await {
+                return Ok(grant);
+            }
+            if let Some(wait) = self.budget.obstacle() {
+                return Err(AddError::Capped(format!("pulls wait: {}", wait.why)));
+            }
+        }
     }
 
     /// Has folders made for the contents that will be added next, in the background.

@@ -70,6 +70,9 @@ pub enum AddError {
         /// What came of it.
         error: FetchError,
     },
+    /// The caps on origins let nothing be asked.
+    #[error("{0}: change that with `caps set`, or add it again later")]
+    Capped(String),
     /// There is no room.
     #[error("{0}")]
     NoRoom(String),
@@ -103,7 +106,7 @@ impl AddError {
             AddError::OtherDigest(_) => 409,
             AddError::NoRoom(_) => 507,
             AddError::Store(_) => 500,
-            AddError::Stopping => 503,
+            AddError::Stopping | AddError::Capped(_) => 503,
             _ => 400,
         }
     }

@@ -11,6 +11,7 @@ use reqwest::Response;
 
 use super::answer::{Accepted, Body};
 use super::balance::{Balance, Crowd};
+use super::budget::Grant;
 use super::client::FetchError;
 use super::context::Context;
 use super::planner::RANGE_BYTES_MAX;
@@ -81,19 +82,20 @@ async fn read_once(
 ) -> Result<(), Halt> {
     let origin = &sources.origins[index];
     let asked_at = first.as_ref().map_or_else(Instant::now, |first| first.asked_at);
-    let (mut response, accepted, _line) = match first {
-        Some(first) => (first.response, first.accepted, first.line),
+    let (mut response, accepted, _line, mut grant) = match first {
+        Some(first) => (first.response, first.accepted, first.line, first.grant),
         None => {
-            let (known, range) = (origin.validators.get(&0), 0..RANGE_BYTES_MAX);
+            let mut grant = context.budget.request().await;
+            let (known, range) = (origin.validators.get(&0), 0..grant.reserve(RANGE_BYTES_MAX).max(1));
             let line = context.lines.lend(origin).await;
             let asked =
                 context.clients.fetch(line.connection(), origin, &origin.url, &range, known, false).await;
             let (response, accepted) = asked.map_err(Halt::Fetch)?;
-            (response, accepted, line)
+            (response, accepted, line, grant)
         }
     };
     check_whole(&accepted)?;
-    pour(context, content, &mut response, asked_at).await
+    pour(context, content, &mut response, &mut grant, asked_at).await
 }
 
 /// An origin that suddenly knows its length, or ranges, is another one.
@@ -110,6 +112,7 @@ async fn pour(
     context: &Arc<Context>,
     content: &Arc<Content>,
     response: &mut Response,
+    grant: &mut Grant,
     asked_at: Instant,
 ) -> Result<(), Halt> {
     let (mut at, mut fresh) = (0, Instant::now());
@@ -135,7 +138,7 @@ async fn pour(
             context.announce_bytes(content);
         }
         at += bytes;
-        context.budget.pay(bytes).await;
+        grant.pay(bytes).await;
         if fresh.elapsed() > Duration::from_secs(1) {
             fresh = Instant::now();
             context.make_room(0).await.map_err(Halt::Disk)?;

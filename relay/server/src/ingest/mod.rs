@@ -46,6 +46,7 @@ use self::lines::Lines;
 use self::metrics::IngestMetrics;
 use self::pulls::Pulls;
 use self::writes::Writes;
+use crate::caps::Clock;
 use crate::config::Config;
 use crate::control::describe::Links;
 use crate::origins::Origins;
@@ -59,6 +60,9 @@ pub use self::sources::NewPull;
 /// Connections to one origin where the operator names no limit.
 pub const ORIGIN_CONNECTIONS: usize = 16;
 
+/// A crash forgets at most what came in this time.
+const COUNT_SAVED_EVERY: Duration = Duration::from_secs(1);
+
 /// Limits and names of ingest.
 #[derive(Debug, Clone)]
 pub struct IngestConfig {
@@ -70,8 +74,8 @@ pub struct IngestConfig {
     pub store: PathBuf,
     /// What the torrents made here name as tracker and web seed; none leaves both out.
     pub links: Option<Links>,
-    /// Requests under way at a time, in all.
-    pub requests_max: usize,
+    /// What all pulls together may take from origins.
+    pub budget: Arc<OriginBudget>,
     /// Connections to one origin (scheme, host and port) at a time, of all contents together.
     pub origin_connections_max: usize,
     /// Requests under way at a time of one content whose origin answers at once; more the farther it is. Two more for what somebody
@@ -79,8 +83,6 @@ pub struct IngestConfig {
     pub requests_near: usize,
     /// Origins of one content used at a time.
     pub origins_active_max: usize,
-    /// Bytes a second from all origins.
-    pub bandwidth: Option<u64>,
     /// When a failing origin is asked again, and given up.
     pub patience: Patience,
     /// The same before a content exists, while whoever adds it waits.
@@ -103,11 +105,10 @@ impl Default for IngestConfig {
             way: Way::default(),
             store: PathBuf::new(),
             links: None,
-            requests_max: 64,
+            budget: Arc::new(OriginBudget::new(Clock::system())),
             origin_connections_max: ORIGIN_CONNECTIONS,
             requests_near: 6,
             origins_active_max: 3,
-            bandwidth: None,
             // An origin that is away for an hour is waited for.
             patience: Patience { rest_ms: 250, rest_ms_max: 60_000, failures_max: 100 },
             add_patience: Patience { rest_ms: 250, rest_ms_max: 5_000, failures_max: 5 },
@@ -192,7 +193,7 @@ impl Ingest {
     ) -> Result<(Ingest, JoinHandle<()>), IngestError> {
         let metrics = Arc::new(IngestMetrics::default());
         let clients = Clients::new(config.client.clone(), Arc::clone(&metrics))?;
-        let budget = Arc::new(OriginBudget::new(config.requests_max, config.bandwidth));
+        let budget = Arc::clone(&config.budget);
         let statuses = Arc::default();
         let way = config.way;
         let context = Arc::new(Context {
@@ -298,6 +299,7 @@ async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Comman
     let pulls = Pulls::new(context);
     pulls.context().make_spares();
     pulls.resume_all();
+    let counting = tokio::task::spawn_local(keep_count(Arc::clone(pulls.context())));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Demand { id, offset, bytes } => pulls.demand(id, offset, bytes),
@@ -323,4 +325,24 @@ async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Comman
         }
     }
     pulls.stop().await;
+    counting.abort();
+    save_count(pulls.context()).await;
+}
+
+/// Writes down what came from origins, as it grows. Ends never.
+async fn keep_count(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(COUNT_SAVED_EVERY).await;
+        save_count(&context).await;
+    }
+}
+
+async fn save_count(context: &Arc<Context>) {
+    let folder = context.config.store.clone();
+    // A test's relay may have no folder for it.
+    let Some(count) = context.budget.unsaved().filter(|_| !folder.as_os_str().is_empty()) else { return };
+    let saved = context.blocking(move || OriginBudget::save(&folder, &count)).await.and_then(|saved| saved);
+    if let Err(error) = saved {
+        tracing::warn!(%error, "what came from origins could not be written down: a restart would forget it");
+    }
 }

@@ -7,6 +7,7 @@ mod check;
 mod size;
 mod status;
 mod transfer;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 
 use super::answer::Accepted;
 use super::balance::{Balance, Crowd};
+use super::budget::Grant;
 use super::context::Context;
 use super::lines::Lent;
 use super::origin::Origin;
@@ -59,6 +61,8 @@ pub(super) struct First {
     pub response: Response,
     /// What it holds.
     pub accepted: Accepted,
+    /// The right to it.
+    pub grant: Grant,
     /// When it was asked for.
     pub asked_at: Instant,
     /// How long the head of the answer took.
@@ -70,10 +74,10 @@ pub(super) struct First {
 enum Lack {
     /// Nothing is missing, no origin may be asked, or enough is under way.
     Nothing,
-    /// Requests to all origins together.
-    Requests,
     /// A line to the origin.
     Line,
+    /// Its turn: the budget of all pulls, or others of higher priority.
+    Budget,
 }
 
 /// A pull under way.
@@ -97,6 +101,8 @@ pub(super) struct Pull {
     paused: Cell<bool>,
     /// The place that a reader has come to, until its piece is verified; the latest where there are several.
     awaited: Cell<Option<u64>>,
+    /// The content says that it waits for a cap.
+    waits: Cell<bool>,
     in_flight: Cell<usize>,
     /// Ranges asked for so far.
     asked: Cell<u64>,
@@ -129,6 +135,7 @@ impl Pull {
             wake: Notify::new(),
             paused: Cell::new(false),
             awaited: Cell::new(None),
+            waits: Cell::new(false),
             in_flight: Cell::new(0),
             asked: Cell::new(0),
             checking: Cell::new(0),
@@ -183,10 +190,13 @@ impl Pull {
             // Looked out for before lines are tried, so that none given back meanwhile is missed.
             let mut freed = std::pin::pin!(self.context.lines.freed());
             freed.as_mut().enable();
+            let mut budget_freed = std::pin::pin!(self.context.budget.freed());
+            budget_freed.as_mut().enable();
             let lack = match self.paused.get() {
                 true => Lack::Nothing,
                 false => self.start_transfers(&mut transfers),
             };
+            self.wish(lack);
             if self.is_stuck() {
                 let error = self.balance.borrow().error().unwrap_or("no origin is left").to_owned();
                 self.stop(End::Failed(error));
@@ -198,7 +208,7 @@ impl Pull {
                 () = self.wake.notified() => {}
                 Some(_) = transfers.join_next(), if !transfers.is_empty() => {}
                 () = tokio::time::sleep(Duration::from_millis(rest_ms)), if rest_ms != u64::MAX => {}
-                () = self.context.budget.wait_for_request(), if lack == Lack::Requests => {}
+                () = budget_freed, if lack == Lack::Budget => {}
                 () = freed, if lack == Lack::Line => {}
                 _ = tick.tick() => self.publish_status(),
             }
@@ -223,18 +233,25 @@ impl Pull {
             if (demanded_only && !is_demanded) || (busy > 0 && self.wholes.borrow().contains(&origin)) {
                 return Lack::Nothing;
             }
-            let Some(permit) = self.context.budget.try_request() else { return Lack::Requests };
+            // Asked first, as it says whether anything is to be waited for.
+            let budget = &self.context.budget;
+            if self.planner.borrow().unasked_bytes() == 0 {
+                return Lack::Nothing;
+            }
+            if !budget.may_request(self.content.id(), self.content.priority().into(), busy) {
+                return Lack::Budget;
+            }
+            let Some(mut grant) = budget.try_request() else { return Lack::Budget };
             let line = self.context.lines.try_lend(&self.sources.borrow().origins[origin], is_demanded);
             let Some(line) = line else { return Lack::Line };
             let bytes = size::range_bytes(self.known(origin, &line));
-            let Some(range) = self.planner.borrow_mut().next(demanded_only, bytes) else {
+            let Some(range) = self.next_range(demanded_only, bytes, &mut grant) else {
                 return Lack::Nothing;
             };
             self.begin(origin);
             let pull = Rc::clone(self);
             transfers.spawn_local(async move {
-                pull.transfer(origin, line, range, None, Instant::now()).await;
-                drop(permit);
+                pull.transfer(origin, line, range, None, grant, Instant::now()).await;
             });
         }
     }
@@ -253,14 +270,14 @@ impl Pull {
 
     /// Goes on with the body that came before the pull began.
     fn start_first(self: &Rc<Self>, first: First, transfers: &mut JoinSet<()>) {
-        let First { origin, line, response, accepted, asked_at, answered_in } = first;
+        let First { origin, line, response, accepted, grant, asked_at, answered_in } = first;
         let range = transfer::body_range(&accepted.body, self.content.layout().length());
         self.planner.borrow_mut().claim(range.clone());
         self.balance.borrow_mut().answered(origin, milliseconds(answered_in));
         self.begin(origin);
         let pull = Rc::clone(self);
         transfers.spawn_local(async move {
-            pull.transfer(origin, line, range, Some((response, accepted)), asked_at).await
+            pull.transfer(origin, line, range, Some((response, accepted)), grant, asked_at).await
         });
     }
 

@@ -13,6 +13,7 @@ use reqwest::Response;
 use super::{End, Pull, milliseconds};
 use crate::ingest::answer::{Accepted, Body, Refused, Validators};
 use crate::ingest::balance::Fate;
+use crate::ingest::budget::Grant;
 use crate::ingest::client::FetchError;
 use crate::ingest::lines::Lent;
 
@@ -40,6 +41,8 @@ struct Flow {
     end: u64,
     /// Writes what is visible at once, where hashes are not known.
     stream: Option<Stream>,
+    /// What it may bring.
+    grant: Grant,
     received: u64,
     /// When bytes of the body began to come.
     begun: Instant,
@@ -83,6 +86,7 @@ impl Pull {
         mut line: Lent,
         range: Range<u64>,
         first: Option<(Response, Accepted)>,
+        grant: Grant,
         asked_at: Instant,
     ) {
         let started = Instant::now();
@@ -91,6 +95,7 @@ impl Pull {
             at: range.start,
             end: range.end,
             stream: None,
+            grant,
             received: 0,
             begun: started,
             half: None,
@@ -98,11 +103,12 @@ impl Pull {
         let mut claimed = range.clone();
         let result = self.carry(&line, &range, first, &mut flow, &mut claimed, asked_at).await;
         line.measured(result.as_ref().ok().map(|()| flow.speed()));
-        drop(line);
+        let (at, received) = (flow.at, flow.received);
+        drop((line, flow));
         // What came before may have been wrong and be on its way again, from elsewhere.
-        self.planner.borrow_mut().abandoned(flow.at.max(claimed.start)..claimed.end);
+        self.planner.borrow_mut().abandoned(at.max(claimed.start)..claimed.end);
         self.in_flight.set(self.in_flight.get() - 1);
-        self.balance.borrow_mut().ended(origin, flow.received, milliseconds(started.elapsed()));
+        self.balance.borrow_mut().ended(origin, received, milliseconds(started.elapsed()));
         match result {
             // What was retried has been got over.
             Ok(()) => self.content.set_error(None),
@@ -213,7 +219,7 @@ impl Pull {
             if wanted < chunk.len() {
                 return Err(FetchError::Long(flow.end - start).into());
             }
-            context.budget.pay(bytes).await;
+            flow.grant.pay(bytes).await;
             if is_whole && self.paused.get() {
                 return Err(Halt::Paused);
             }

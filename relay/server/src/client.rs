@@ -1,8 +1,9 @@
 //! The commands that speak to a running relay: one request over its admin socket, and its answer for a person or as JSON.
 
 mod caps;
+mod follow;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use millrace_proto::admin::{
@@ -16,6 +17,8 @@ use crate::cli::{AddArgs, ClientArgs, Command, StatusArgs};
 use crate::config::{Environment, check_socket_path};
 use crate::run::Failure;
 use crate::serve::{absolute, println};
+
+pub(crate) use follow::Followed;
 
 /// A running relay, behind its socket.
 pub(crate) struct Client {
@@ -85,14 +88,7 @@ impl Client {
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body.to_string());
         }
-        let silent = |error: reqwest::Error| {
-            let error = anyhow::Error::new(error);
-            anyhow!(
-                "the relay behind {} does not answer ({}): is it running, and may you use its socket?",
-                self.socket.display(),
-                error.root_cause()
-            )
-        };
+        let silent = |error| self.silent(error);
         let response = request.send().await.map_err(silent)?;
         let status = response.status();
         let field = |name: &str| response.headers().get(name).and_then(|field| field.to_str().ok());
@@ -112,19 +108,40 @@ impl Client {
         })
     }
 
+    /// What to say of a relay that does not answer.
+    fn silent(&self, error: reqwest::Error) -> anyhow::Error {
+        let error = anyhow::Error::new(error);
+        anyhow!(
+            "the relay behind {} does not answer ({}): is it running, and may you use its socket?",
+            self.socket.display(),
+            error.root_cause()
+        )
+    }
+
+    /// Where the relay is.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// All contents, page by page.
     pub(crate) fn contents(&self) -> Result<Vec<ContentStatus>, Failure> {
+        self.contents_of("/v1/contents", usize::MAX)
+    }
+
+    /// The contents of a list, from the page at `path` on, of so many pages at most.
+    pub(crate) fn contents_of(&self, path: &str, pages_max: usize) -> Result<Vec<ContentStatus>, Failure> {
         let mut contents = Vec::new();
-        let mut path = "/v1/contents".to_owned();
-        loop {
+        let mut path = path.to_owned();
+        for _ in 0..pages_max {
             let answer = self.ask(Method::GET, &path, None)?;
             let page: Index = read(answer.body)?;
             contents.extend(page.contents);
             match answer.next {
                 Some(next) => path = next,
-                None => return Ok(contents),
+                None => break,
             }
         }
+        Ok(contents)
     }
 }
 
@@ -134,7 +151,7 @@ fn next_page(link: &str) -> Option<String> {
     relation.contains("rel=\"next\"").then(|| target.to_owned())
 }
 
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
+pub(crate) fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failure> {
     Ok(serde_json::from_value(value)
         .context("the relay's answer is not understood: is it of another version?")?)
 }
@@ -229,14 +246,19 @@ fn show_content(args: &ClientArgs, body: Value) -> Result<(), Failure> {
     Ok(())
 }
 
-fn line(content: &ContentStatus) -> String {
-    let state = match content.state {
+/// As the API writes it.
+pub(crate) fn state_name(state: ContentState) -> &'static str {
+    match state {
         ContentState::Queued => "queued",
         ContentState::Pulling => "pulling",
         ContentState::Complete => "complete",
         ContentState::Paused => "paused",
         ContentState::Failed => "failed",
-    };
+    }
+}
+
+fn line(content: &ContentStatus) -> String {
+    let state = state_name(content.state);
     let size = match content.length {
         Some(length) if content.have_bytes < length => {
             format!("{} of {}", Size(content.have_bytes), Size(length))

@@ -24,6 +24,7 @@ pub mod shards;
 mod sockets;
 pub mod start;
 mod terminal;
+mod top;
 pub mod verify;
 
 pub use run::run;

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
 use crate::config::{ConfigError, Environment};
-use crate::{client, demo, doctor, listen, machine, serve, verify};
+use crate::{client, demo, doctor, listen, machine, serve, top, verify};
 
 /// What a command came to.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +85,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Demo => Ok(demo::run()?),
         Command::Verify(args) => verify::run(args, &environment),
         Command::Doctor(args) => doctor::run(args),
-        Command::Top(_) => Err(Failure::usage(
-            "top comes with a later version; `status` and the relay's page show what it will",
-        )),
+        Command::Top(args) => top::run(args, &environment),
         other => client::run(other, &environment),
     }
 }

@@ -23,7 +23,7 @@ const PIECES_NAMED_MAX: usize = 100;
 pub(crate) const FORGETTABLE: &str = "a restart will not know of this damage";
 
 /// What was found of one content, as JSON.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Report {
     /// The content.
     pub id: String,

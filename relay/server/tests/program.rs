@@ -151,7 +151,7 @@ fn wrong_usage_is_status_2_and_one_line() {
     check(&["caps", "show", "--layer", "mine"], 2, &["`mine`", "controller"]);
     check(&["caps", "set", "--egress", "5"], 2, &["'--egress' found; see --help"]);
     check(&["add", "x", "--sha256", "12"], 2, &["--sha256", "64 hexadecimal digits"]);
-    check(&["top"], 2, &["later version"]);
+    check(&["top", "--twice"], 2, &["'--twice' found"]);
 }
 
 #[test]

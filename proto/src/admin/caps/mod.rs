@@ -8,6 +8,8 @@ pub mod effective;
 mod limit;
 mod network;
 pub mod schedule;
+#[cfg(feature = "openapi")]
+mod schema;
 pub mod status;
 mod window;
 
@@ -44,84 +46,109 @@ pub const WINDOW_SECONDS_MAX: u32 = 366 * 86_400;
 
 /// One layer of caps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Caps {
     /// What may be sent.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Egress>))]
     pub egress: Egress,
     /// What may be taken from origins.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Origin>))]
     pub origin: Origin,
     /// What holds for single contents.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, ContentCaps>>))]
     pub contents: BTreeMap<ContentId, ContentCaps>,
     /// What holds besides at certain hours of certain days.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<ScheduleEntry>>))]
     pub schedule: Vec<ScheduleEntry>,
     /// Bytes a second that percentages are of.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::rate))]
     pub line_rate: Option<Rate>,
 }
 
 /// Caps on what is sent, as accepted by sockets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Egress {
     /// Everything.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub total: Option<Limit>,
     /// Over HTTP.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub http: Option<Limit>,
     /// Over BitTorrent.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub bittorrent: Option<Limit>,
     /// On each connection.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub per_connection: Option<Limit>,
     /// To groups of clients. A client that several groups contain is held by each of them.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Network>>))]
     pub networks: Vec<Network>,
 }
 
 /// Clients that share a cap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// Their networks, at least one.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub cidr: Vec<Cidr>,
     /// What is sent to all of them together.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub total: Option<Limit>,
 }
 
 /// Caps on what is taken from all origins together: bytes of bodies as they arrive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Origin {
     /// Bytes a second.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub bandwidth: Option<Limit>,
     /// Connections at a time.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 65535))]
     pub connections: Option<u32>,
     /// Bytes in each of these windows; a window is named once at most.
     #[serde(deserialize_with = "null_is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Volume>>))]
     pub volume: Vec<Volume>,
 }
 
 /// Bytes that may be taken from origins in a window of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
     /// Which window.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::window))]
     pub window: Window,
     /// Bytes; `null` is unlimited.
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::size))]
     pub bytes: Option<Size>,
 }
 
 /// Caps and rank of one content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ContentCaps {
     /// What is sent of it, over both protocols.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::limit))]
     pub egress: Option<Limit>,
     /// Larger goes first; 0 is ordinary.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = -100, maximum = 100))]
     pub priority: Option<i32>,
 }
 

@@ -18,23 +18,30 @@ const DAY_MINUTES: u16 = 24 * 60;
 
 /// Caps that hold besides those of the document while the entry is in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleEntry {
     /// Days on which it begins.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub days: Days,
     /// When it begins.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub from: TimeOfDay,
     /// When it ends: on the next day where this is not later than `from`.
     #[serde(default = "TimeOfDay::end_of_day")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub to: TimeOfDay,
     /// What may be sent meanwhile.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Egress>))]
     pub egress: Egress,
     /// What may be taken from origins meanwhile.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Origin>))]
     pub origin: Origin,
     /// What holds for single contents meanwhile.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, ContentCaps>>))]
     pub contents: BTreeMap<ContentId, ContentCaps>,
 }
 

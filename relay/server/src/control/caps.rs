@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millrace_proto::admin::caps::{Caps, CapsError, Layer};
@@ -13,43 +12,67 @@ use serde_json::Value;
 use crate::caps::ChangeError;
 
 use super::admin::Admin;
+use super::body::{Json, JsonText, Parameters};
 use super::problem::Refusal;
 
-/// Longest document.
+/// Longest document, in bytes.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 
+/// Which layer is shown.
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Shown {
+    /// The operator's.
+    #[default]
+    Local,
+    /// The controller's.
+    Controller,
+    /// What holds, whose it is, and until when.
+    Effective,
+}
+
 /// `?layer=`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Asked {
-    layer: Option<String>,
+    /// `local` (the operator's, and the default), `controller`, or `effective`: what holds, whose it is, and until when.
+    #[serde(default)]
+    #[param(inline)]
+    layer: Shown,
 }
 
-impl Asked {
-    /// A layer that can be changed.
-    fn layer(&self) -> Result<Layer, Refusal> {
-        match self.layer.as_deref() {
-            None | Some("local") => Ok(Layer::Local),
-            Some("controller") => Ok(Layer::Controller),
-            Some("effective") => Err(Refusal::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "What is effective comes of both layers: change `?layer=local` or `?layer=controller`.",
-            )),
-            Some(other) => {
-                Err(Refusal::bad_request(format!("There is no layer `{other}`: write local or controller.")))
-            }
-        }
-    }
+/// `?layer=`
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Changed {
+    /// `local` (the operator's, and the default), or `controller`.
+    #[serde(default = "local")]
+    #[param(inline)]
+    layer: Layer,
 }
 
-/// One layer, by default the operator's, or `effective`: what holds, whose it is, and until when.
+fn local() -> Layer {
+    Layer::Local
+}
+
+/// Show the caps
+///
+/// One layer as it was set, by default the operator's; or what holds of both.
+#[utoipa::path(
+    get, path = "/v1/caps", tag = "caps", params(Asked),
+    responses((status = 200, description = "The document.", body = Value, headers(("ETag" = String, description = "Of a layer: for `If-Match`.")))),
+)]
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Query(asked): Query<Asked>,
+    Parameters(asked): Parameters<Asked>,
 ) -> Result<Response, Refusal> {
-    if asked.layer.as_deref() == Some("effective") {
-        return Ok(axum::Json(admin.questions.relay.caps.status()).into_response());
-    }
-    Ok(document(&admin, asked.layer()?))
+    Ok(match asked.layer {
+        Shown::Local => document(&admin, Layer::Local),
+        Shown::Controller => document(&admin, Layer::Controller),
+        Shown::Effective => axum::Json(admin.questions.relay.caps.status()).into_response(),
+    })
 }
 
 fn document(admin: &Admin, layer: Layer) -> Response {
@@ -61,31 +84,49 @@ fn document(admin: &Admin, layer: Layer) -> Response {
     response
 }
 
-/// Replaces a layer.
+/// Replace the caps of a layer
+///
+/// In force within 100 ms, without a disconnect, and kept across restarts.
+#[utoipa::path(
+    put, path = "/v1/caps", tag = "caps", request_body = Caps,
+    params(Changed, ("If-Match" = Option<String>, Header, description = "The `ETag` of what was read.")),
+    responses(
+        (status = 200, description = "The document.", body = Value, headers(("ETag" = String, description = "For `If-Match`."))),
+        (status = 412, description = "Somebody else has changed the caps."),
+    ),
+)]
 pub(super) async fn replace(
     State(admin): State<Admin>,
-    Query(asked): Query<Asked>,
+    Parameters(changed): Parameters<Changed>,
     headers: HeaderMap,
-    body: Bytes,
+    JsonText(text): JsonText<DOCUMENT_BYTES_MAX>,
 ) -> Result<Response, Refusal> {
-    let layer = asked.layer()?;
-    check_length(&body)?;
-    let caps = Caps::from_json(&body).map_err(|error| refused(&error))?;
-    change(admin, layer, &headers, move |_| Ok(caps)).await
+    let caps = Caps::from_json(&text).map_err(|error| refused(&error))?;
+    change(admin, changed.layer, &headers, move |_| Ok(caps)).await
 }
 
-/// Changes what is named (RFC 7396).
+/// Change what is named of a layer (RFC 7396)
+///
+/// What is `null` becomes unlimited; what is not named stays.
+#[utoipa::path(
+    patch, path = "/v1/caps", tag = "caps", request_body = BTreeMap<String, Value>,
+    params(Changed, ("If-Match" = Option<String>, Header, description = "The `ETag` of what was read.")),
+    responses(
+        (status = 200, description = "The document.", body = Value, headers(("ETag" = String, description = "For `If-Match`."))),
+        (status = 412, description = "Somebody else has changed the caps."),
+    ),
+)]
 pub(super) async fn patch(
     State(admin): State<Admin>,
-    Query(asked): Query<Asked>,
+    Parameters(changed): Parameters<Changed>,
     headers: HeaderMap,
-    body: Bytes,
+    Json(patch): Json<Value, DOCUMENT_BYTES_MAX>,
 ) -> Result<Response, Refusal> {
-    let layer = asked.layer()?;
-    check_length(&body)?;
-    let patch: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::bad_request(format!("The body is not understood: {error}")))?;
-    change(admin, layer, &headers, move |caps| caps.patched(&patch)).await
+    // Before anything is said of the tag: a body that is wrong is wrong whatever the caps are.
+    if !patch.is_object() {
+        return Err(Refusal::bad_request("The body is not understood: a patch is an object (RFC 7396)."));
+    }
+    change(admin, changed.layer, &headers, move |caps| caps.patched(&patch)).await
 }
 
 async fn change(
@@ -112,14 +153,6 @@ async fn change(
 
 fn refused(error: &CapsError) -> Refusal {
     Refusal::bad_request(error.to_string())
-}
-
-fn check_length(body: &Bytes) -> Result<(), Refusal> {
-    if body.len() <= DOCUMENT_BYTES_MAX {
-        return Ok(());
-    }
-    let detail = format!("A caps document has at most {DOCUMENT_BYTES_MAX} bytes.");
-    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
 }
 
 /// `If-Match` (RFC 9110 §13.1.1): `None` where there is none, so that anything is as expected.

@@ -111,9 +111,11 @@ impl Links {
             },
             origin_bytes: load(&counters.origin_bytes),
             pinned: content.is_pinned(),
+            priority: content.priority(),
             error: content.error(),
             supersedes: content.supersedes().map(|id| id.to_string()),
             files: if with_files { files(content) } else { Vec::new() },
+            pull: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use millrace_pagecache::content::{Content, State};
 use millrace_proto::admin::{ContentState, Rates};
 use millrace_proto::id::{ContentId, ContentName, InfoHashV1, InfoHashV2};
+use tokio::sync::Notify;
 
 /// Contents on one page when the asker names no number, and at most.
 pub const PAGE_ENTRIES_MAX: usize = 1000;
@@ -86,6 +87,11 @@ impl Entry {
         Rates { pull, http, bittorrent }
     }
 
+    /// Whether bytes moved in the last seconds.
+    fn moves(&self) -> bool {
+        self.meters.iter().any(|meter| meter.rate.load(Ordering::Relaxed) > 0)
+    }
+
     /// Takes a sample of what was moved. False when nothing moves, or when the sample of this second was taken.
     fn sample(&self, now_s: u64) -> bool {
         let seconds = now_s.saturating_sub(self.sampled_s.swap(now_s, Ordering::Relaxed));
@@ -111,6 +117,8 @@ pub struct Filter {
     pub after: Option<ContentId>,
     /// At most so many.
     pub limit: Option<usize>,
+    /// Only those whose bytes move.
+    pub active: bool,
 }
 
 /// One page of the index.
@@ -145,6 +153,7 @@ pub struct Index {
     names: RwLock<Names>,
     /// Locked after `names`, where both are.
     moving: Mutex<Moving>,
+    removed: Notify,
 }
 
 impl Index {
@@ -185,7 +194,19 @@ impl Index {
                 names.by_swarm.remove(&swarm);
             }
         }
+        self.removed.notify_waiters();
         Some(entry)
+    }
+
+    /// Waits until a content that ingest has removed is not found here any more.
+    pub async fn gone(&self, id: ContentId) {
+        loop {
+            let removed = self.removed.notified();
+            if self.find(ContentName::Id(id)).is_none() {
+                return;
+            }
+            removed.await;
+        }
     }
 
     /// The content under any of its names.
@@ -225,6 +246,7 @@ impl Index {
             names.by_id.range((first, Bound::Unbounded)).map(|(_, entry)| entry).filter(|entry| {
                 text.as_ref().is_none_or(|text| entry.name_lowercase.contains(text))
                     && filter.state.is_none_or(|state| state_of(&entry.content) == state)
+                    && (!filter.active || entry.moves())
             });
         let entries = wanted.by_ref().take(limit).map(Arc::clone).collect();
         Page { entries, more: wanted.next().is_some() }
@@ -325,8 +347,11 @@ mod tests {
         entry.content.counters().served_http.fetch_add(4_000_000, Ordering::Relaxed);
         index.sample();
         assert_eq!(entry.rates(), Rates { pull: 0, http: 1_000_000, bittorrent: 0 });
+        let active = Filter { active: true, ..Filter::default() };
+        assert_eq!(index.page(&active).entries.len(), 1);
         (0..60).for_each(|_| index.sample());
         assert_eq!(entry.rates(), Rates::default());
+        assert!(index.page(&active).entries.is_empty());
     }
 
     #[test]

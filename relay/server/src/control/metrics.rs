@@ -1,4 +1,4 @@
-//! `/metrics` in the OpenMetrics text format, which Prometheus reads. Numbers are gathered when somebody asks.
+//! `/metrics` in the OpenMetrics text format and in the older one of Prometheus. Numbers are gathered when somebody asks.
 //!
 //! prometheus-client's registry holds one collector of ours, since every number exists already as an atomic of the engine, of ingest
 //! or of the store.
@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::durations::Durations;
 use prometheus_client::collector::Collector;
@@ -21,30 +20,56 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::ingest::budget::OriginCap;
 use crate::ingest::metrics::IngestMetrics;
 
+use super::exposition;
 use super::index::state_of;
+use super::problem::Refusal;
 use super::questions::Questions;
 use super::status::free_bytes;
 
-/// What Prometheus is told to expect.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What Prometheus asks for.
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What everybody else gets: `promtool check metrics`, agents that speak no OpenMetrics.
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The address, for the OpenAPI document.
+pub(super) fn routes() -> OpenApiRouter<Arc<Registry>> {
+    OpenApiRouter::default().routes(routes!(answer))
+}
 
 /// `/metrics`, for the admin socket and for the address of `--metrics`.
 pub(super) fn router(questions: Arc<Questions>) -> Router {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Numbers(questions)));
-    Router::new().route("/metrics", get(answer)).with_state(Arc::new(registry))
+    Router::from(routes()).with_state(Arc::new(registry))
 }
 
-async fn answer(State(registry): State<Arc<Registry>>) -> Response {
+/// Metrics for Prometheus
+///
+/// In the OpenMetrics text format for who accepts `application/openmetrics-text`, else in the text format of Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "relay",
+    responses((status = 200, description = "Every metric.", content(
+        (String = "text/plain; version=0.0.4; charset=utf-8"),
+        (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ))),
+)]
+async fn answer(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> Result<Response, Refusal> {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
-        Err(error) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .map_err(|error| Refusal::failed(&error))?;
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (content_type, text) = match accepted.into_iter().any(|value| value.contains(OPEN_METRICS)) {
+        true => (OPEN_METRICS_TYPE, text),
+        false => (TEXT_TYPE, exposition::plain(&text)),
+    };
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
 }
 
 /// Everything that is counted.

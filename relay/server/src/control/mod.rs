@@ -1,14 +1,20 @@
 //! The control thread: it answers what shards ask, the admin socket, metrics, and trackers. Nothing in it can stall a shard.
 
+mod access;
 pub mod admin;
 mod announce;
+mod body;
 mod caps;
+mod contents;
 pub mod describe;
 pub mod documents;
+mod door;
 mod events;
+mod exposition;
 mod heartbeat;
 pub mod index;
 pub mod metrics;
+mod openapi;
 mod page;
 mod problem;
 pub mod questions;
@@ -108,7 +114,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     let announcer = Announcer::new(&questions.links, relay.peer_id).map_err(io::Error::other)?;
     let mut ears = Ears {
         questions: Arc::clone(&questions),
-        events: events::Events::default(),
+        events: events::Events::new(),
         announcer,
         covered: HashMap::new(),
     };
@@ -124,11 +130,17 @@ async fn run(parts: Parts) -> io::Result<()> {
     let caps = Arc::clone(&relay.caps);
     tokio::spawn(async move { caps.follow_schedule().await });
     admin.set_nonblocking(true)?;
-    let state = admin::Admin::new(Arc::clone(&questions), events);
-    serve(tokio::net::UnixListener::from_std(admin)?, admin::router(state));
+    // One that was handed over has a path of its own.
+    let address = admin.local_addr()?;
+    let socket = address.as_pathname().unwrap_or(&relay.config.admin);
+    let service = admin::service(Arc::clone(&questions), events, socket);
+    let door = door::Door::new(tokio::net::UnixListener::from_std(admin)?);
+    tokio::spawn(async move { lost(axum::serve(door, service).await) });
     if let Some(metrics) = metrics {
         metrics.set_nonblocking(true)?;
-        serve(tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
+        let (listener, router) =
+            (tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
+        tokio::spawn(async move { lost(axum::serve(listener, router).await) });
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {
         if let Some(rest) = question.path.strip_prefix("/pull/") {
@@ -144,17 +156,11 @@ async fn run(parts: Parts) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves a router until the thread ends.
-fn serve<L>(listener: L, router: axum::Router)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "a socket of the control thread is lost");
-        }
-    });
+/// Listeners are served until the thread ends.
+fn lost(served: io::Result<()>) {
+    if let Err(error) = served {
+        tracing::error!(%error, "a socket of the control thread is lost");
+    }
 }
 
 /// Hears the news that shards hear.

@@ -21,6 +21,16 @@ impl Refusal {
     pub(super) fn unknown_content(name: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("There is no content `{name}` here."))
     }
+
+    /// Something on this side failed.
+    pub(super) fn failed(error: &dyn std::fmt::Display) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> u16 {
+        self.0.status
+    }
 }
 
 impl IntoResponse for Refusal {

@@ -6,10 +6,15 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 use crate::config::{ConfigError, check_socket_path};
 
 /// The group that may administrate.
 const GROUP: &str = "millrace";
+
+/// Connections that may wait to be accepted.
+const WAITING_MAX: i32 = 128;
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +72,9 @@ pub fn make(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(refused(error)),
     }
-    let listener = UnixListener::bind(path).map_err(refused)?;
+    // Nobody can connect before it listens, and by then its mode is what it should be.
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(refused)?;
+    listener.bind(&SockAddr::unix(path).map_err(refused)?).map_err(refused)?;
     let file = SocketFile(path.to_owned());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(refused)?;
     if let Ok(Some(group)) = nix::unistd::Group::from_name(GROUP)
@@ -75,7 +82,8 @@ pub fn make(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     {
         tracing::warn!(%error, "the admin socket is not given to the group {GROUP}: only its owner can use it");
     }
-    Ok((listener, file))
+    listener.listen(WAITING_MAX).map_err(refused)?;
+    Ok((listener.into(), file))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use millrace_engine::counters::Counters;
+use millrace_engine::counters::{Counters, Reason};
 use millrace_proto::admin::{
-    Addresses, PerProtocol, RelayState, RelayStatus, SentBytes, StoreStatus, Totals,
+    Addresses, Counts, PerProtocol, RelayState, RelayStatus, SentBytes, ShardLoad, StoreStatus, Totals,
 };
 
 use super::questions::Questions;
@@ -50,7 +50,53 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         rates: questions.index.rates(),
         egress_cap: caps.effective.egress.total.value,
         caps: Some(caps),
+        uptime_s: relay.started.elapsed().as_secs(),
+        contents: u64::try_from(questions.index.count()).unwrap_or(u64::MAX),
+        counts: counts(questions),
+        shard_loads: shard_loads(questions),
     }
+}
+
+fn counts(questions: &Questions) -> Counts {
+    let relay = &questions.relay;
+    let sum = |count: &dyn Fn(&Counters) -> u64| relay.counters.iter().map(|counters| count(counters)).sum();
+    let ingest = relay.ingest.metrics();
+    Counts {
+        accepted: PerProtocol {
+            http: sum(&|counters| counters.accepted_http.value()),
+            bittorrent: sum(&|counters| counters.accepted_bittorrent.value()),
+        },
+        closed: Reason::ALL
+            .iter()
+            .map(|(reason, name)| {
+                ((*name).to_owned(), sum(&|counters| counters.closed[*reason as usize].value()))
+            })
+            .collect(),
+        requests: sum(&|counters| counters.requests.value()),
+        refusals: sum(&|counters| counters.responses[4].value() + counters.responses[5].value()),
+        cap_waits: sum(&|counters| counters.cap_waits.iter().map(|waits| waits.value()).sum()),
+        parked: sum(&|counters| counters.parked.value()),
+        origin_retries: ingest.retries.value(),
+        hash_failures: ingest.hash_failures.value(),
+        evictions: questions.index.evictions(),
+    }
+}
+
+fn shard_loads(questions: &Questions) -> Vec<ShardLoad> {
+    let stuck = questions.stuck_shards();
+    let shards = questions.relay.counters.iter().enumerate();
+    shards
+        .map(|(number, counters)| ShardLoad {
+            loops: counters.loops.value(),
+            busy_us: counters.loop_durations.sum_ns() / 1000,
+            connections: PerProtocol {
+                http: counters.connections_http.value(),
+                bittorrent: counters.connections_bittorrent.value(),
+            },
+            unchoked: counters.unchoked.value(),
+            stuck: stuck.contains(&number),
+        })
+        .collect()
 }
 
 /// Bytes that the file system of the store has left; 0 where it does not tell.

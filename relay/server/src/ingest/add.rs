@@ -20,7 +20,8 @@ use super::origin::{Origin, file_name};
 use super::planner::RANGE_BYTES_MAX;
 use super::pull::First;
 use super::pulls::Pulls;
-use super::sources::{DocumentKind, NewPull, Recipe, Source, Sources, TORRENT_BYTES_MAX};
+use super::request::NewPull;
+use super::sources::{DocumentKind, Recipe, Source, Sources, TORRENT_BYTES_MAX};
 
 impl Pulls {
     /// Adds what is not there yet. Answers when the content exists: of an unknown URL, when its origin has answered.

@@ -107,7 +107,7 @@ impl AddError {
             AddError::NoRoom(_) => 507,
             AddError::Store(_) => 500,
             AddError::Stopping | AddError::Capped(_) => 503,
-            _ => 400,
+            _ => 422,
         }
     }
 }

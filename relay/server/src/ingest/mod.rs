@@ -21,6 +21,7 @@ pub mod planner;
 mod publish;
 mod pull;
 mod pulls;
+mod request;
 pub mod runs;
 mod runtime;
 pub mod sources;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use millrace_pagecache::Store;
 use millrace_pagecache::content::Content;
+use millrace_proto::admin;
 use millrace_proto::id::ContentId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -54,8 +56,8 @@ use crate::shards::Shards;
 
 pub use self::error::{AddError, IngestError};
 pub use self::pull::{OriginStatus, PullStatus};
+pub use self::request::NewPull;
 pub use self::runtime::Way;
-pub use self::sources::NewPull;
 
 /// Connections to one origin where the operator names no limit.
 pub const ORIGIN_CONNECTIONS: usize = 16;
@@ -270,6 +272,21 @@ impl Ingest {
     #[must_use]
     pub fn pulls(&self) -> Vec<PullStatus> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How the pull of a content goes, for the operator.
+    #[must_use]
+    pub fn pull_status(&self, id: ContentId) -> Option<admin::PullStatus> {
+        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        let PullStatus { rate, origins, note, .. } = statuses.get(&id)?;
+        let origins = origins.iter().map(|origin| admin::OriginStatus {
+            url: origin.url.clone(),
+            speed: origin.speed,
+            requests: u64::try_from(origin.requests).unwrap_or(u64::MAX),
+            error: origin.error.clone(),
+            given_up: origin.given_up,
+        });
+        Some(admin::PullStatus { rate: *rate, origins: origins.collect(), note: note.clone() })
     }
 
     /// What was counted.

@@ -15,7 +15,8 @@ use super::context::Context;
 use super::error::AddError;
 use super::fill::{self, Running};
 use super::pull::First;
-use super::sources::{NewPull, Sources};
+use super::request::NewPull;
+use super::sources::Sources;
 
 /// All pulls; lives on the ingest thread.
 #[derive(Debug)]

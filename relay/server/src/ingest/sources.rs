@@ -1,14 +1,11 @@
 //! From what somebody asks for to what is pulled: URLs, local paths, torrents and metalinks.
 //!
-//! [`NewPull`] is the request as it came; [`Sources`] is what is kept with the content, so that a restart goes on by itself.
+//! [`NewPull`](super::NewPull) is the request as it came; [`Sources`] is what is kept with the content, so that a restart goes on by itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use millrace_proto::admin::AddContent;
-use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::Metainfo;
 use millrace_proto::metalink;
 use serde::{Deserialize, Serialize};
@@ -24,120 +21,10 @@ pub const TORRENT_BYTES_MAX: usize = 64 << 20;
 /// Origins kept of one content.
 const ORIGINS_MAX: usize = 64;
 
-/// A content that somebody asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NewPull {
-    /// Where from: http(s) URLs, one local path, or a .torrent or metalink by URL or path.
-    pub sources: Vec<String>,
-    /// The id to use; drawn when absent.
-    pub id: Option<ContentId>,
-    /// The name to serve it under; by default that of the source.
-    pub name: Option<String>,
-    /// A .torrent.
-    pub metainfo: Option<Vec<u8>>,
-    /// SHA-256 of the whole.
-    pub sha256: Option<[u8; 32]>,
-    /// Header fields for the origins of `sources`.
-    pub headers: BTreeMap<String, String>,
-    /// URLs of equal copies, told to clients.
-    pub mirrors: Vec<String>,
-    /// Never evicted.
-    pub pin: bool,
-    /// Larger is pulled earlier.
-    pub priority: u8,
-    /// The operator gave these sources: they may lead to any address, and to local files.
-    pub operator_named: bool,
-}
-
-impl NewPull {
-    /// One source from the command line.
-    ///
-    /// # Errors
-    /// An empty source.
-    pub fn from_operator(source: &str) -> Result<Self, AddError> {
-        match source.is_empty() {
-            true => Err(AddError::NoSource),
-            false => {
-                Ok(NewPull { sources: vec![source.to_owned()], operator_named: true, ..NewPull::default() })
-            }
-        }
-    }
-
-    /// A request to the admin socket, whose user is the operator.
-    ///
-    /// # Errors
-    /// Ids, hashes and metainfo that cannot be read.
-    pub fn from_request(request: AddContent) -> Result<Self, AddError> {
-        let wrong = |key: &'static str| AddError::BadRequest(format!("`{key}` cannot be read"));
-        let sha256 = request.sha256.map(|hex| {
-            let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok();
-            bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong("sha256"))
-        });
-        if request.sources.is_empty() && request.metainfo.is_none() {
-            return Err(AddError::NoSource);
-        }
-        if request.name.as_deref().is_some_and(|name| !is_file_name(name)) {
-            return Err(wrong("name"));
-        }
-        if !request.mirrors.iter().all(|mirror| is_web_url(mirror)) {
-            return Err(wrong("mirrors"));
-        }
-        Ok(NewPull {
-            sources: request.sources,
-            id: request.id.map(|id| id.parse().map_err(|_| wrong("id"))).transpose()?,
-            name: request.name,
-            metainfo: request
-                .metainfo
-                .map(|text| BASE64.decode(text.as_bytes()).map_err(|_| wrong("metainfo")))
-                .transpose()?,
-            sha256: sha256.transpose()?,
-            headers: request.headers,
-            mirrors: request.mirrors,
-            pin: request.pin,
-            priority: u8::try_from(request.priority.unwrap_or(0).clamp(0, 255)).unwrap_or(0),
-            operator_named: true,
-        })
-    }
-
-    /// A file below an origin of the configuration (pull-through).
-    #[must_use]
-    pub fn from_origin(url: String, headers: Vec<(String, String)>) -> Self {
-        NewPull {
-            sources: vec![url],
-            headers: headers.into_iter().collect(),
-            operator_named: true,
-            ..NewPull::default()
-        }
-    }
-
-    /// Equal for requests that mean the same content.
-    #[must_use]
-    pub fn key(&self) -> String {
-        let metainfo = self.metainfo.as_ref().map(|bytes| {
-            let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-            data_encoding::HEXLOWER.encode(digest.as_ref())
-        });
-        match (self.id, metainfo) {
-            (Some(id), _) => format!("id {id}"),
-            (None, Some(metainfo)) => format!("torrent {metainfo}"),
-            (None, None) => format!("from {}", self.sources.join(" ")),
-        }
-    }
-}
-
-/// Whether a name can be that of one file, everywhere.
-fn is_file_name(name: &str) -> bool {
-    metalink::is_safe_name(name) && !name.contains('/') && name.len() <= 255
-}
-
-fn is_web_url(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
-}
-
 /// Where a content comes from, as it is kept in its state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sources {
-    /// See [`NewPull::key`].
+    /// See [`NewPull::key`](super::NewPull::key).
     #[serde(default)]
     pub key: String,
     /// Best first.
@@ -324,35 +211,5 @@ mod tests {
         assert!(matches!(check("/tmp", false), Err(AddError::LocalPath)));
         assert!(matches!(check("magnet:?xt=urn:btih:0", true), Err(AddError::Magnet)));
         assert!(matches!(check("ftp://h/x", true), Err(AddError::Origin(_))));
-    }
-
-    #[test]
-    fn names_and_mirrors_that_nobody_should_be_given_are_refused() {
-        let given = |name: Option<&str>, mirror: &str| {
-            let sources = vec!["http://h/x".to_owned()];
-            let name = name.map(str::to_owned);
-            NewPull::from_request(AddContent {
-                sources,
-                name,
-                mirrors: vec![mirror.to_owned()],
-                ..AddContent::default()
-            })
-        };
-        assert!(given(Some("文件.iso"), "https://mirror/x").is_ok());
-        for name in ["../x", "a/b", "..", "", "a\\b", "nul\0"] {
-            assert!(given(Some(name), "https://mirror/x").is_err(), "{name:?}");
-        }
-        for mirror in ["javascript:alert(1)", "file:///etc/passwd", "mirror"] {
-            assert!(given(None, mirror).is_err(), "{mirror}");
-        }
-    }
-
-    #[test]
-    fn equal_requests_have_equal_keys() {
-        let one = NewPull::from_operator("http://h/x").unwrap();
-        let other = NewPull { pin: true, ..one.clone() };
-        assert_eq!(one.key(), other.key());
-        assert_ne!(one.key(), NewPull::from_operator("http://h/y").unwrap().key());
-        assert!(NewPull::from_operator("").is_err());
     }
 }

@@ -63,10 +63,10 @@ impl Links {
         std::iter::once(self.to("announce")).chain(udp).collect()
     }
 
-    /// A magnet link, once there is an infohash.
+    /// A magnet link, once there is an infohash and the index has it.
     #[must_use]
     pub fn magnet(&self, entry: &Entry) -> Option<String> {
-        let metainfo = entry.content.metainfo()?;
+        let metainfo = entry.content.metainfo().filter(|_| entry.v1.is_some() || entry.v2.is_some())?;
         let trackers = if metainfo.info.private {
             metainfo.announce.concat()
         } else {

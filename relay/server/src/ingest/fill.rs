@@ -220,7 +220,10 @@ async fn complete(
             Err(error) => tracing::warn!(content = %content.id(), "{error}"),
         }
     }
-    context.change(content, State::Complete);
+    // What was paused while its hashes were still being made stays paused.
+    if content.state() != State::Paused {
+        context.change(content, State::Complete);
+    }
     tracing::info!(content = %content.id(), name = content.name(), bytes = content.length(), "complete");
     // From here on others may need its room.
     unless_gone(context, content, commit(context, content).await)?;

@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Faststart(LoadArgs),
     /// Ask for ranges that are not in memory, each once a pass; the page cache is emptied of the test file alone
     Cold(LoadArgs),
-    /// Both protocols under a cap, changed halfway: whether it holds, and how soon the new one does
+    /// Both protocols under caps that are halved, doubled, paused, lifted and narrowed: whether they hold, and how soon
     Caps(LoadArgs),
     /// Both protocols for a long time: whether memory grows and errors come
     Soak(LoadArgs),

@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     pub(crate) syscalls: bool,
     /// Whether this is one of a sweep over the number of connections.
     pub(crate) swept: bool,
-    /// caps: bytes per second, at first and from halfway on.
+    /// caps: bytes per second, at first and after the first change.
     pub(crate) caps: Option<(u64, u64)>,
 }
 
@@ -120,7 +120,7 @@ impl Plan {
         };
         let duration = match kind {
             Kind::Cold => 60,
-            Kind::Caps => 20,
+            Kind::Caps => 80,
             Kind::Soak => 600,
             _ => 10,
         };

@@ -5,7 +5,7 @@ use millrace_proto::units::Size;
 
 use crate::beside;
 use crate::made::StorePlan;
-use crate::measure::caps::{CapChange, CapsHeld};
+use crate::measure::caps::{CapCourse, course};
 use crate::measure::{LOOK, Window, measure};
 use crate::plan::Plan;
 use crate::report::{Measurement, Report};
@@ -51,7 +51,11 @@ pub(crate) fn measurements(stage: &Stage<'_>) -> anyhow::Result<Vec<Measurement>
     let plan = stage.plan;
     let server = stage.server()?;
     let load = plan.load(&server)?;
-    let window = window(plan, stage);
+    let mut window = window(plan, stage);
+    window.caps = plan.caps.map(|(first, then)| {
+        let id = server.http.as_ref().and_then(|file| file.path.split('/').nth(2)).unwrap_or_default();
+        CapCourse { admin: relay::admin_in(stage.folder()), steps: course(first, then, id) }
+    });
     if plan.idle > 0 {
         return beside::idle(stage, &server, &load, &window);
     }
@@ -59,10 +63,6 @@ pub(crate) fn measurements(stage: &Stage<'_>) -> anyhow::Result<Vec<Measurement>
         return beside::cold(stage, &server, &load, &window);
     }
     let mut measurement = measure(&server, &load, &window, stage.interrupt)?;
-    if let Some((first, then)) = plan.caps {
-        let change = measurement.changed_at_s.map(|at| (at, then));
-        measurement.caps = CapsHeld::of(&measurement.samples, first, change);
-    }
     measurement.swept = plan.swept.then(|| asked(plan));
     Ok(vec![measurement])
 }
@@ -78,11 +78,7 @@ pub(crate) fn window(plan: &Plan, stage: &Stage<'_>) -> Window {
         cores: plan.cores.load.clone(),
         // Caps are judged by the second, to a hundredth of it.
         look: if plan.caps.is_some() { LOOK / 10 } else { LOOK },
-        change: plan.caps.map(|(_, total)| CapChange {
-            after: plan.duration / 2,
-            admin: relay::admin_in(stage.folder()),
-            total,
-        }),
+        caps: None,
         system_calls: plan.syscalls,
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Settings {
     /// Which infohash BitTorrent peers name [default: v1]
     #[arg(long, value_name = "VERSION")]
     pub(crate) infohash: Option<InfohashName>,
-    /// Time that is measured [default: 10s; caps: 20s; soak: 10m; cold: a minute at most for each pass]
+    /// Time that is measured [default: 10s; caps: 80s, in eight steps; soak: 10m; cold: a minute at most for each pass]
     #[arg(long, value_name = "TIME")]
     pub(crate) duration: Option<Span>,
     /// Time before that, in which everything gets up to speed [default: 2s]
@@ -115,7 +115,7 @@ pub(crate) struct Settings {
     /// caps: bytes per second that the relay may send [default: 200MB/s]
     #[arg(long, value_name = "RATE")]
     pub(crate) cap: Option<Rate>,
-    /// caps: what it may send from halfway on [default: half of that]
+    /// caps: what it may send in the second step [default: half of that]
     #[arg(long, value_name = "RATE")]
     pub(crate) cap_then: Option<Rate>,
     /// faststart: give the relay the piece hashes first; half of the clients then come by BitTorrent

@@ -10,9 +10,6 @@ use crate::report::Measurement;
 use crate::report::pull::PullMeasurement;
 use crate::report::spread::Spread;
 
-/// What a cap lets through within a second beyond what it says: a share of it, or so many bytes if that is more.
-const CAP_SLACK: (f64, f64) = (0.01, 65_536.0);
-
 /// A target, and where we are.
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
@@ -127,20 +124,13 @@ impl Quantity {
             Quantity::BesideIdle => load?.idle.map(|idle| idle.throughput_ratio),
             Quantity::IdleMemory => one(load?.idle?.anonymous_bytes_each),
             Quantity::BesideCold => load?.beside_cold.map(|cold| cold.p99_ratio),
-            Quantity::WorstSecond => one(load?.caps?.both().map(over_allowed).fold(0.0, f64::max)),
-            Quantity::CapMean => one(load?.caps?.both().map(|cap| cap.mean).fold(f64::INFINITY, f64::min)),
-            Quantity::CapInForce => one(load?.caps?.in_force_ms?),
+            Quantity::WorstSecond => one(load?.caps.as_ref()?.worst_second()?),
+            Quantity::CapMean => one(load?.caps.as_ref()?.least_mean()?),
+            Quantity::CapInForce => one(load?.caps.as_ref()?.in_force_ms()?),
             Quantity::Failed => one(failed(loads, pulls)),
             Quantity::ServerCpu | Quantity::Throughput | Quantity::AnswersPerSecond => None,
         }
     }
-}
-
-/// The most that came within a second, by what the cap lets through.
-#[expect(clippy::cast_precision_loss, reason = "a cap is far below 2^53")]
-fn over_allowed(held: crate::measure::caps::CapHeld) -> f64 {
-    let (share, bytes) = CAP_SLACK;
-    held.worst_second / (1.0 + share.max(bytes / held.cap.max(1) as f64))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "connections are far fewer than 2^53")]

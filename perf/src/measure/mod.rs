@@ -2,6 +2,7 @@
 
 pub(crate) mod caps;
 pub(crate) mod cool;
+pub(crate) mod counted;
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod latency;
@@ -21,7 +22,8 @@ use crate::load::{Load, Running};
 use crate::progress::Progress;
 use crate::report::{Cost, Measurement, Percentiles, gigabytes};
 use crate::server::Server;
-use caps::CapChange;
+use caps::{CapCourse, CapsHeld};
+use counted::Counting;
 use samples::Sample;
 use syscalls::SystemCalls;
 
@@ -52,7 +54,7 @@ pub(crate) struct Window {
     /// How often a sample is taken and progress shown.
     pub(crate) look: Duration,
     /// What is changed while it runs.
-    pub(crate) change: Option<CapChange>,
+    pub(crate) caps: Option<CapCourse>,
     /// Whether system calls are counted afterwards.
     pub(crate) system_calls: bool,
 }
@@ -74,7 +76,7 @@ impl Window {
             runtime,
             cores,
             look: LOOK,
-            change: None,
+            caps: None,
             system_calls: false,
         }
     }
@@ -135,24 +137,29 @@ pub(crate) fn measure(
         let answered = running.board.totals().since(&before.totals).answers();
         window.answers.is_some_and(|answers| answered >= answers)
     };
-    let changed_at_s = match &window.change {
-        None => None,
-        Some(change) => {
-            watch.until(before.at + change.after, enough)?;
-            change.apply()?;
-            Some(before.at.elapsed().as_secs_f64())
+    let counting = server.metrics.clone().filter(|_| window.caps.is_some());
+    let counting = counting.map(|metrics| Counting::start(metrics, before.at));
+    let mut starts = Vec::new();
+    for (start, step) in window.caps.iter().flat_map(|course| course.starts(window.duration)) {
+        watch.until(before.at + start, enough)?;
+        starts.push(before.at.elapsed().as_secs_f64());
+        if let Some(course) = window.caps.as_ref().filter(|_| starts.len() > 1) {
+            caps::patch(&course.admin, &step.patch)?;
         }
-    };
+    }
     let ends_at = before.at + window.duration;
     watch.until(ends_at, enough)?;
     // With thousands of connections a window may be shorter than any one answer.
     watch.until(ends_at + FIRST_ANSWER_MAX, || running.board.totals().since(&before.totals).bytes() > 0)?;
+    let counted = counting.map(Counting::finish).unwrap_or_default();
     let after = Reading::take(server, &running)?;
     let paths = paths_before.and_then(|before| {
         let after = server.metrics.as_ref()?.paths().ok()?;
         Some(paths::since(&before, after))
     });
     let samples = watch.samples;
+    let held =
+        window.caps.as_ref().and_then(|course| CapsHeld::of(&course.steps, &starts, &samples, &counted));
     if window.system_calls {
         running.board.enter(Phase::Unmeasured);
     }
@@ -190,7 +197,8 @@ pub(crate) fn measure(
         disk_bytes: disk,
         paths: paths.unwrap_or_default(),
         runtime: window.runtime,
-        changed_at_s,
+        changed_at_s: starts.get(1).copied(),
+        caps: held,
         samples,
         syscalls,
         ..Measurement::default()

@@ -38,6 +38,18 @@ impl Metrics {
     /// # Errors
     /// Nobody answers, or not with metrics.
     pub(crate) fn paths(&self) -> anyhow::Result<Vec<Path>> {
+        let paths = parse(&self.text()?);
+        if paths.is_empty() {
+            bail!("no metrics of a relay");
+        }
+        Ok(paths)
+    }
+
+    /// The metrics as they are shown.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub(crate) fn text(&self) -> anyhow::Result<String> {
         let text = match self {
             Metrics::Address(address) => fetch::get_ok(*address, &address.to_string(), "/metrics")?,
             Metrics::Socket(path) => {
@@ -49,11 +61,7 @@ impl Metrics {
                 answer
             }
         };
-        let paths = parse(&String::from_utf8_lossy(&text));
-        if paths.is_empty() {
-            bail!("no metrics of a relay");
-        }
-        Ok(paths)
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 

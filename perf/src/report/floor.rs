@@ -24,9 +24,12 @@ enum Quantity {
     Errors,
     OriginRatio,
     FirstByteLater,
+    CapWorstSecond,
+    CapMean,
+    CapInForceMs,
 }
 
-const NAMES: [(&str, Quantity); 12] = [
+const NAMES: [(&str, Quantity); 15] = [
     ("throughput", Quantity::Throughput),
     ("requests-per-second", Quantity::RequestsPerSecond),
     ("cpu-per-gb", Quantity::CpuPerGb),
@@ -39,6 +42,9 @@ const NAMES: [(&str, Quantity); 12] = [
     ("errors", Quantity::Errors),
     ("origin-ratio", Quantity::OriginRatio),
     ("first-byte-later-ms", Quantity::FirstByteLater),
+    ("cap-worst-second", Quantity::CapWorstSecond),
+    ("cap-mean", Quantity::CapMean),
+    ("cap-in-force-ms", Quantity::CapInForceMs),
 ];
 
 /// A limit on a quantity: the least for rates, the most for everything else.
@@ -101,7 +107,7 @@ impl Floor {
 
 impl Quantity {
     fn more_is_better(self) -> bool {
-        matches!(self, Quantity::Throughput | Quantity::RequestsPerSecond)
+        matches!(self, Quantity::Throughput | Quantity::RequestsPerSecond | Quantity::CapMean)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "memory and errors of a run are far below 2^53")]
@@ -118,6 +124,9 @@ impl Quantity {
             Quantity::Memory => measurement.memory.map(|memory| memory.resident_bytes as f64),
             Quantity::MemoryGrowth => memory_growth(&measurement.samples),
             Quantity::Errors => Some(measurement.errors as f64),
+            Quantity::CapWorstSecond => measurement.caps.as_ref()?.worst_second(),
+            Quantity::CapMean => measurement.caps.as_ref()?.least_mean(),
+            Quantity::CapInForceMs => measurement.caps.as_ref()?.in_force_ms(),
             Quantity::OriginRatio | Quantity::FirstByteLater => None,
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use millrace_proto::units::{Rate, Size};
 
-use crate::measure::caps::{CapHeld, CapsHeld};
+use crate::measure::caps::{CapHeld, StepHeld};
 use crate::measure::paths::Path;
 use crate::measure::syscalls::SystemCalls;
 
@@ -149,8 +149,8 @@ pub(crate) fn rows(measurement: &Measurement) -> Vec<(&'static str, String)> {
         rows.push(("cold ranges beside it", rate(cold.throughput.median)));
         rows.push(("  p99 beside them", format!("{} × that without", cold.p99_ratio)));
     }
-    if let Some(held) = measurement.caps {
-        rows.extend(cap_rows(&held));
+    for step in measurement.caps.iter().flat_map(|held| &held.0) {
+        rows.push(("cap", cap(step)));
     }
     let (served, wanted) = (measurement.connections_served, measurement.connections);
     if served < wanted {
@@ -165,18 +165,24 @@ pub(crate) fn percentiles(summary: &crate::measure::latency::Summary) -> String 
     format!("p50 {p50_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  max {max_ms:.1}")
 }
 
-fn cap_rows(held: &CapsHeld) -> Vec<(&'static str, String)> {
-    let text = |cap: CapHeld| {
-        let CapHeld { cap, worst_second, mean } = cap;
-        format!("{}: worst second {worst_second:.4} ×, mean {mean:.4} ×", Rate(cap))
+fn cap(step: &StepHeld) -> String {
+    let text = |side: &str, held: CapHeld| {
+        let worst = Rate(held.worst_second);
+        format!("{side} worst second {worst}, mean {:.4} ×", held.mean_of_cap())
     };
-    let mut rows = vec![("cap", text(held.before))];
-    if let Some(after) = held.after {
-        let in_force = held.in_force_ms.map_or("never".into(), |time| format!("after {time:.0} ms"));
-        rows.push(("cap after the change", text(after)));
-        rows.push(("  in force at the client", in_force));
-    }
-    rows
+    let cap = step.relay.or(step.clients).map(|held| Rate(held.cap).to_string()).unwrap_or_default();
+    let in_force = match (step.relay, step.in_force_ms) {
+        (None, _) => None,
+        (Some(_), None) => Some("never in force".to_owned()),
+        (Some(_), Some(time)) => Some(format!("in force after {time:.0} ms")),
+    };
+    let sides = [
+        step.relay.map(|held| text("sent", held)),
+        step.clients.map(|held| text("received", held)),
+        in_force,
+    ];
+    let sides: Vec<String> = sides.into_iter().flatten().collect();
+    format!("{} {cap}: {}", step.name, sides.join("; "))
 }
 
 /// A rate as people read it.

@@ -295,6 +295,13 @@ fn build() -> PathBuf {
     let mut command = Command::new(cargo);
     // As `cargo test --workspace` does, or dependencies would have other features and be built again.
     command.args(["build", "--quiet", "--workspace", "--tests"]);
+    // What cargo tells a test about its package, build scripts take for theirs, and run again.
+    let told = std::env::vars_os().map(|(name, _)| name);
+    for name in
+        told.filter(|name| name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR")
+    {
+        command.env_remove(name);
+    }
     command.args(folder.ends_with("release").then_some("--release"));
     command.arg("--target-dir").arg(folder.parent().expect("the target folder"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));

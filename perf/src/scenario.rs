@@ -67,7 +67,12 @@ pub(crate) fn tiny(settings: Settings) -> Settings {
         asked: settings.asked.map(|asked| asked.min(10)),
         origin_rate: None,
         rounds: Some(settings.rounds.unwrap_or(2).min(2)),
-        duration: Some(Span(Duration::from_millis(300))),
+        // A course of caps has several steps, each of which is judged.
+        duration: Some(Span(Duration::from_millis(if settings.kind == Some(Kind::Caps) {
+            4_000
+        } else {
+            300
+        }))),
         warm_up: Some(Span(Duration::from_millis(100))),
         // A hole is not the test file, and many contents are none of it.
         verify: Some(settings.target.is_none() && settings.sparse.is_none() && settings.contents.is_none()),

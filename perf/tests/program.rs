@@ -160,7 +160,9 @@ fn rows_about_ourselves_are_compared() {
             }
         }
     }
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "something was left behind");
+    let left: Vec<_> = std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let found = Command::new("find").args(&left).output().unwrap();
+    assert!(left.is_empty(), "left behind: {}", text(&found));
 }
 
 #[test]

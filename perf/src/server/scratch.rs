@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 
+use super::LOOK;
 use super::guard::Guarded;
 
 /// Where file systems in memory are.
 const IN_MEMORY: &str = "/dev/shm";
+
+/// How often it is tried to remove a folder, every [`LOOK`].
+const REMOVALS_MAX: u32 = 100;
 
 /// The folder, readable by this user alone.
 #[derive(Debug)]
@@ -54,7 +58,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left in a temporary folder goes away sooner or later anyway.
-        let _ = std::fs::remove_dir_all(&self.path);
+        // A program that was just killed may be in the middle of its last file. What is left in a temporary folder after that goes away
+        // sooner or later anyway.
+        for _ in 0..REMOVALS_MAX {
+            match std::fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(LOOK),
+                _ => return,
+            }
+        }
     }
 }

@@ -234,7 +234,8 @@ mod tests {
         let held =
             CapsHeld::of(&steps(&[1_000_000_000, 500_000_000]), &[0.0, 5.0], &samples, &counts(&samples))
                 .unwrap();
-        assert!(held.worst_second().unwrap() > 2.5);
+        // Ten samples a second: nine intervals are surely within one.
+        assert!(held.worst_second().unwrap() > 2.3, "{held:?}");
         assert_eq!(held.in_force_ms(), None);
         assert_eq!(CapsHeld::of(&steps(&[1]), &[0.0], &[], &[]), None);
         // A pause lets nothing through.

@@ -85,7 +85,7 @@ mod tests {
         let folder = Scratch::create(None).unwrap();
         let check = |path: &Path| ReportArgs { html: Some(path.to_owned()), ..ReportArgs::default() }.check();
         assert!(check(&folder.path().join("new.html")).is_ok());
-        assert!(check(Path::new("new.html")).is_ok() && check(Path::new("/dev/null")).is_ok());
+        assert!(check(Path::new("/dev/null")).is_ok());
         for path in [folder.path().to_owned(), folder.path().join("absent/new.html")] {
             let error = check(&path).unwrap_err().to_string();
             assert!(error.starts_with("--html "), "{error}");

@@ -254,11 +254,21 @@ fn aria2_uses_both_protocols_of_a_metalink_at_once() {
     let metalink =
         until(&path, PATIENCE, || Some(matrix.relay.get(&path)).filter(|answer| answer.status == 200));
     let file = matrix.scratch.file("build.meta4", &metalink.body);
-    // A rate that neither protocol can use up at once, so that one is not done before the other has begun.
-    let rate = format!("--max-overall-download-limit={}", matrix.length / 6);
+    // Over HTTP it crawls until BitTorrent has begun, so that one is not done before the other.
+    let caps = |arguments: &[&str]| {
+        let finished = matrix.relay.command(arguments);
+        assert!(finished.status.success(), "{arguments:?}: {}", finished.stderr);
+    };
+    caps(&["caps", "set", "egress.http=64KiB"]);
     let folder = matrix.scratch.folder("metalink");
     let before = matrix.relay.served(&content.id);
-    matrix.check(aria2::start(&file.display().to_string(), &folder, &[&rate, "--split=2"]));
+    let running = aria2::start(&file.display().to_string(), &folder, &["--split=2"]);
+    until("both protocols to carry some", PATIENCE, || {
+        let now = matrix.relay.served(&content.id);
+        (now.http > before.http && now.bittorrent > before.bittorrent).then_some(())
+    });
+    caps(&["caps", "unset", "egress.http"]);
+    matrix.check(running);
     let after = matrix.relay.served(&content.id);
     assert!(after.http > before.http, "HTTP carried some: {after:?}");
     assert!(after.bittorrent > before.bittorrent, "BitTorrent carried some: {after:?}");

@@ -27,7 +27,8 @@ pub(crate) enum Metrics {
 /// Bytes by one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Path {
-    /// As the relay calls it: `reference` and `zerocopy` are not copied by it, `copy` is.
+    /// As the relay calls it: `reference`, `zerocopy` (by sendfile) and `send_zc` are not copied, `copy` is by the relay, `send_zc_copied` by the
+    /// kernel, as over loopback.
     pub(crate) name: String,
     pub(crate) bytes: u64,
 }

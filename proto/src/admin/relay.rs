@@ -56,8 +56,11 @@ pub struct SentBytes {
     pub reference: u64,
     /// By sendfile, which refers to pages as well.
     pub sendfile: u64,
-    /// By copying.
+    /// By copying, by the relay or by the kernel.
     pub copy: u64,
+    /// Out of a buffer, without a copy, as the kernel reports (`SEND_ZC`).
+    #[serde(default)]
+    pub zero_copy: u64,
 }
 
 /// Whether a relay takes new work.

@@ -184,6 +184,12 @@ pub struct Counters {
     pub sent_sendfile_bytes: Tally,
     /// Bytes sent by copying.
     pub sent_copy_bytes: Tally,
+    /// Bytes of zero-copy sends that the kernel reports it did not copy.
+    pub sent_zero_copy_bytes: Tally,
+    /// Bytes of zero-copy sends that it copied all the same.
+    pub sent_zero_copy_copied_bytes: Tally,
+    /// Zero-copy sends that it refused.
+    pub zero_copy_refusals: Tally,
     /// Reads that brought data into the page cache before a send.
     pub brought_in: Tally,
     /// Bytes of them.

@@ -362,7 +362,8 @@ impl<F: FnMut(Outward)> Driver<F> {
         match self.sender.send(conn, open.as_fd(), output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
             Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
-            Outcome::Postponed => {}
+            // Zero-copy sends are not offered here.
+            Outcome::Lent | Outcome::Postponed => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! Events go to the engine one by one, and the operations it answers with are carried out before the next. Requests gather in the
 //! submission queue and go to the kernel together, with the wait.
 
+mod begin;
 mod completion;
 
 use std::io;
@@ -19,7 +20,7 @@ use millrace_engine::limits::IDLE_NS_MAX;
 use millrace_engine::op::{Op, Ops};
 use millrace_engine::shard::Shard;
 use millrace_send::clock;
-use millrace_send::cold::{Read, Waiting};
+use millrace_send::cold::Waiting;
 use millrace_send::disk::Disk;
 use millrace_send::socket::reset_on_close;
 use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup};
@@ -32,6 +33,7 @@ use crate::reservation::Reservation;
 use crate::ring::Ring;
 use crate::table::Table;
 use crate::token::{Kind, Token};
+use crate::zero_copy::{self, ZeroCopies};
 
 /// Runs a shard on the calling thread until it is drained, on a ring reserved for as many connections as it has slots.
 ///
@@ -53,7 +55,8 @@ pub fn run(setup: Setup, mut reservation: Reservation, outward: impl FnMut(Outwa
         ring: Ring::new(uring),
         table: Table::new(setup.connections_max),
         listeners: Listeners::new(setup.listeners),
-        reads: Reads::default(),
+        reads: Reads::new(),
+        zero_copies: ZeroCopies::new(),
         disk: Threads { threads: disk, polling: false },
         mailbox: Watched { mailbox: setup.mailbox, polling: false },
         id: setup.id,
@@ -66,6 +69,9 @@ pub fn run(setup: Setup, mut reservation: Reservation, outward: impl FnMut(Outwa
         now: clock::now(),
     };
     driver.ring.enable()?;
+    if zero_copy::is_known(&mut driver.ring)? {
+        driver.sender.offer_zero_copy();
+    }
     driver.turn_until_drained()?;
     driver.tear_down()
 }
@@ -88,6 +94,7 @@ struct Driver<'r, F> {
     table: Table,
     listeners: Listeners,
     reads: Reads,
+    zero_copies: ZeroCopies,
     disk: Threads,
     mailbox: Watched,
     id: ShardId,
@@ -108,6 +115,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         while !(self.shard.is_drained() && self.listeners.is_closed()) {
             self.submit_standing_requests();
             self.begin_reads();
+            self.begin_zero_copies();
             self.wait()?;
             self.now = clock::now();
             self.sender.begin_turn(self.now);
@@ -241,7 +249,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         match self.sender.send(conn, socket, output, bytes_max, residency) {
             Outcome::Sent(sent) => self.answer_send(conn, sent),
             Outcome::Absent(absent) => self.sender.wait(Waiting { conn, bytes_max, absent }),
-            Outcome::Postponed => {}
+            Outcome::Lent | Outcome::Postponed => {}
         }
     }
 
@@ -285,21 +293,6 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         unsafe { self.ring.push(poll.user_data(Token::of_connection(Kind::Writable, conn).user_data())) };
     }
 
-    /// Reads past the page cache go through the ring. Those into it may wait for the disk in the middle of a submission, and are for
-    /// threads.
-    fn begin_reads(&mut self) {
-        while let Some(read) = self.sender.next_read() {
-            match read {
-                Read::BringIn(_) => self.disk.threads.begin(read),
-                Read::Direct(read) => {
-                    let request = self.reads.begin(read);
-                    // SAFETY: `Reads` keeps file and memory until the read has ended, and leaks them when it is dropped before.
-                    unsafe { self.ring.push(request) };
-                }
-            }
-        }
-    }
-
     fn cancel(&mut self, token: Token) {
         let cancel =
             opcode::AsyncCancel::new(token.user_data()).build().flags(io_uring::squeue::Flags::SKIP_SUCCESS);
@@ -316,7 +309,8 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         }
     }
 
-    /// Cancels what is in flight and waits for its end, so that all memory can be freed.
+    /// Cancels what is in flight and waits for its end, so that all memory can be freed. Not for notifications, which may be as late as
+    /// a slow reader: pages that were lent are the kernel's until then, and nobody writes to them any more.
     fn tear_down(mut self) -> io::Result<()> {
         self.close_listeners();
         self.reads.in_flight().into_iter().for_each(|token| self.cancel(token));

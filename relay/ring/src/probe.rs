@@ -51,6 +51,8 @@ pub struct Found {
     pub restricted: bool,
     /// Whether the ring's descriptor is registered with its thread.
     pub registered: bool,
+    /// Whether the kernel sends without a copy when it is asked to (`SEND_ZC`), and reports whether it did (Linux 6.2).
+    pub zero_copy: bool,
     /// Names of the kernel's features (`IORING_FEAT_*`) that the relay uses or may use.
     pub features: Vec<&'static str>,
 }
@@ -162,7 +164,9 @@ fn try_out() -> Result<Found, Refusal> {
     ring.enable().map_err(explain)?;
     receive_once(&mut ring, &mut buffers)?;
     buffers.retire(ring.submitter())?;
-    Ok(Found { mode, restricted: ring.is_restricted(), registered: ring.is_registered(), features })
+    let zero_copy = crate::zero_copy::is_known(&mut ring)?;
+    let (restricted, registered) = (ring.is_restricted(), ring.is_registered());
+    Ok(Found { mode, restricted, registered, zero_copy, features })
 }
 
 fn features(uring: &IoUring) -> Result<Vec<&'static str>, Refusal> {

@@ -51,11 +51,12 @@ pub fn reserve(limits: &Limits) -> Result<Reservation, Refusal> {
 }
 
 /// Everything that can complete at once has a place: for each connection a receive, a poll and a failed cancellation of each, every
-/// provided buffer, a read into every buffer for them, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
+/// provided buffer, a read into every buffer for them and two completions of a zero-copy send out of every second, accepts. Beyond the kernel's 65,536 the rest is an overflow, see [`Size`].
 fn size(connections_max: u32, buffers: u16, reads_max: usize) -> Size {
     let reads = u32::try_from(reads_max).unwrap_or(u32::MAX);
     let connections = connections_max.saturating_mul(4);
-    let completions = connections.saturating_add(u32::from(buffers) + ACCEPTS).saturating_add(reads);
+    let completions =
+        connections.saturating_add(u32::from(buffers) + ACCEPTS).saturating_add(reads.saturating_mul(2));
     Size { submissions: SUBMISSIONS, completions: completions.min(65_536) }
 }
 

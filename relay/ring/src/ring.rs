@@ -13,9 +13,9 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode};
 
 /// `IORING_UNREGISTER_RING_FDS` and `IORING_UNREGISTER_PBUF_RING`, which the io-uring crate keeps to itself: what is needed to end.
-const UNREGISTER: [u8; 2] = [21, 23];
+pub(crate) const UNREGISTER: [u8; 2] = [21, 23];
 
-/// The opcodes this back end uses: what a kernel must know, and all that a ring is allowed.
+/// The opcodes this back end uses: what a kernel must know, and all that a ring is allowed, but for zero-copy sends where it knows those.
 pub(crate) const OPCODES: [(u8, &str); 5] = [
     (opcode::AcceptMulti::CODE, "ACCEPT"),
     (opcode::RecvMulti::CODE, "RECV"),
@@ -96,11 +96,11 @@ impl<'r> Ring<'r> {
     pub(crate) fn new(uring: &'r mut IoUring) -> Self {
         let (mut submitter, submissions, completions) = uring.split();
         let registered = submitter.register_ring_fd().is_ok();
-        let restricted = submitter.register_restrictions(&mut restrictions()).is_ok();
+        let restricted = submitter.register_restrictions(&mut restrictions(&submitter)).is_ok();
         Ring { submitter, submissions, completions, backlog: VecDeque::new(), restricted, registered }
     }
 
-    /// Whether only [`OPCODES`] are allowed on it.
+    /// Whether only our opcodes are allowed on it.
     pub(crate) fn is_restricted(&self) -> bool {
         self.restricted
     }
@@ -210,14 +210,25 @@ impl Drop for Ring<'_> {
     }
 }
 
-fn restrictions() -> Vec<Restriction> {
+fn restrictions(submitter: &Submitter<'_>) -> Vec<Restriction> {
     let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    // A kernel that does not know an opcode refuses to allow it, and everything else with it.
+    let zero_copy = Some(opcode::SendZc::CODE).filter(|code| knows(submitter, *code).unwrap_or(false));
     OPCODES
         .iter()
-        .map(|(code, _)| Restriction::sqe_op(*code))
+        .map(|(code, _)| *code)
+        .chain(zero_copy)
+        .map(Restriction::sqe_op)
         .chain([Restriction::sqe_flags_allowed(flags.bits())])
         .chain(UNREGISTER.map(Restriction::register_op))
         .collect()
+}
+
+/// Whether the kernel knows an opcode.
+fn knows(submitter: &Submitter<'_>, code: u8) -> io::Result<bool> {
+    let mut known = io_uring::Probe::new();
+    submitter.register_probe(&mut known)?;
+    Ok(known.is_supported(code))
 }
 
 #[cfg(test)]

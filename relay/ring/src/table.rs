@@ -32,6 +32,8 @@ struct Connection {
     receiving: Receiving,
     /// Whether a poll for writability is in flight.
     polling: bool,
+    /// Whether a zero-copy send has not been answered. It is not waited for its notification, which no longer needs the socket.
+    sending: bool,
 }
 
 impl Connection {
@@ -40,7 +42,7 @@ impl Connection {
     }
 
     fn is_in_flight(&self) -> bool {
-        self.is_receiving() || self.polling
+        self.is_receiving() || self.polling || self.sending
     }
 }
 
@@ -94,7 +96,8 @@ impl Table {
     pub(crate) fn insert(&mut self, socket: OwnedFd) -> Result<ConnId, OwnedFd> {
         let Some(number) = self.free.pop() else { return Err(socket) };
         let slot = &mut self.slots[number as usize];
-        slot.state = State::Open(Connection { socket, receiving: Receiving::Paused, polling: false });
+        let receiving = Receiving::Paused;
+        slot.state = State::Open(Connection { socket, receiving, polling: false, sending: false });
         Ok(ConnId::new(number, slot.generation))
     }
 
@@ -148,6 +151,19 @@ impl Table {
         self.open_mut(conn).is_some_and(|open| !std::mem::replace(&mut open.polling, true))
     }
 
+    /// A zero-copy send begins. Returns its socket, none where the connection is closed.
+    pub(crate) fn send(&mut self, conn: ConnId) -> Option<BorrowedFd<'_>> {
+        let open = self.open_mut(conn)?;
+        open.sending = true;
+        Some(open.socket.as_fd())
+    }
+
+    /// The zero-copy send of a connection was answered.
+    pub(crate) fn send_answered(&mut self, whose: Whose) {
+        self.in_flight_mut(whose).sending = false;
+        self.settle(whose);
+    }
+
     /// The connection that a completion of this token is about.
     ///
     /// # Panics
@@ -185,7 +201,8 @@ impl Table {
         self.settle(whose);
     }
 
-    /// The engine is done with a connection. Returns what has to be cancelled; where that is nothing the socket is closed already.
+    /// The engine is done with a connection. Returns what has to be cancelled; where nothing is in flight the socket is closed already. A
+    /// send needs no cancelling: it never waits for its socket.
     pub(crate) fn close(&mut self, conn: ConnId) -> [Option<Token>; 2] {
         if self.open_mut(conn).is_none() {
             return [None; 2];
@@ -304,6 +321,18 @@ mod tests {
         assert!(scene.table.socket(scene.conn).is_none());
         assert_eq!(scene.table.close(scene.conn), [None; 2], "a stale id closes nothing");
         assert!(scene.table.socket(next).is_some());
+    }
+
+    #[test]
+    fn a_socket_is_kept_for_a_zero_copy_send_until_that_is_answered() {
+        let mut scene = scene();
+        assert!(scene.table.send(scene.conn).is_some());
+        assert_eq!(scene.table.close(scene.conn), [None; 2], "it ends by itself");
+        scene.check_descriptor(true);
+        let whose = scene.whose(Kind::SendZeroCopy);
+        scene.table.send_answered(whose);
+        scene.check_descriptor(false);
+        assert!(scene.table.send(scene.conn).is_none());
     }
 
     #[test]

@@ -30,13 +30,23 @@ pub(crate) enum Kind {
     Disk = 5,
     /// A read past the page cache; the slot is one of those of [`Reads`](crate::reads::Reads).
     Read = 6,
+    /// A zero-copy send; the slot is one of those of [`ZeroCopies`](crate::zero_copy::ZeroCopies).
+    SendZeroCopy = 7,
     /// A cancellation. Carries nothing the kernel writes to; only failures complete.
-    Cancel = 7,
+    Cancel = 8,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Accept, Kind::Receive, Kind::Writable, Kind::Mailbox, Kind::Disk, Kind::Read, Kind::Cancel];
+    const ALL: [Kind; 8] = [
+        Kind::Accept,
+        Kind::Receive,
+        Kind::Writable,
+        Kind::Mailbox,
+        Kind::Disk,
+        Kind::Read,
+        Kind::SendZeroCopy,
+        Kind::Cancel,
+    ];
 }
 
 /// A token: kind (8 bits), slot (24), generation (32), from the top.
@@ -49,6 +59,13 @@ pub(crate) struct Parts {
     pub(crate) kind: Kind,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
+}
+
+impl Parts {
+    /// What the token of an operation on a connection consists of.
+    pub(crate) fn of_connection(kind: Kind, conn: ConnId) -> Self {
+        Parts { kind, slot: conn.slot(), generation: conn.generation() }
+    }
 }
 
 impl Token {
@@ -121,7 +138,7 @@ mod tests {
     fn a_kind_that_is_not_ours_is_not_taken_apart() {
         assert_eq!(Token::take_apart(0), None);
         assert_eq!(Token::take_apart(u64::MAX), None);
-        assert_eq!(Token::take_apart(8 << 56), None);
+        assert_eq!(Token::take_apart(9 << 56), None);
     }
 
     #[test]

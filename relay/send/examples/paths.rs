@@ -118,8 +118,8 @@ fn run(
             match sender.send(ConnId::new(0, 0), socket.as_fd(), &output, u64::MAX, residency) {
                 // The host may take pages away behind our back; a run with many of these shows in its spread.
                 Outcome::Absent(_) => residency = Residency::Assume,
-                Outcome::Postponed => {
-                    bail!("the send waits for a turn, though nothing was read into a buffer")
+                Outcome::Lent | Outcome::Postponed => {
+                    bail!("the send is of a buffer, though nothing was read into a buffer")
                 }
                 Outcome::Sent(Sent::Bytes { bytes, blocked }) => {
                     output.consume(bytes);

@@ -86,6 +86,11 @@ impl Cold {
         self.pool.buffers_max()
     }
 
+    /// All that is staged.
+    pub(crate) fn staged(&self) -> &[Staged] {
+        &self.staged
+    }
+
     /// What is staged, for one connection.
     pub(crate) fn staged_for(&self, conn: ConnId) -> StagedFor<'_> {
         StagedFor { conn, all: &self.staged }
@@ -168,7 +173,7 @@ impl Cold {
                 skip,
                 bytes: useful,
                 left: useful as u64,
-                buffer,
+                buffer: Arc::new(buffer),
                 used_ns: self.now_ns,
             });
             return Resumed::Send { bytes_max: waiting.bytes_max, residency: Residency::Ask };
@@ -212,6 +217,20 @@ impl Cold {
         self.release(|staged| staged.left == 0);
     }
 
+    /// So many bytes out of this buffer were sent without a copy of ours.
+    pub(crate) fn consume_of(&mut self, buffer: &Arc<Buffer>, bytes: u64) {
+        if let Some(staged) = self.staged.iter_mut().find(|staged| Arc::ptr_eq(&staged.buffer, buffer)) {
+            staged.left = staged.left.saturating_sub(bytes);
+            staged.used_ns = self.now_ns;
+        }
+        self.release(|staged| staged.left == 0);
+    }
+
+    /// Nothing refers to this buffer any more in the place from which it is given back.
+    pub(crate) fn give_back(&mut self, buffer: Arc<Buffer>) {
+        self.pool.give_back_shared(buffer);
+    }
+
     /// A connection is closed: what was read for it goes.
     pub(crate) fn forget(&mut self, conn: ConnId) {
         self.copies.forget(conn);
@@ -220,15 +239,16 @@ impl Cold {
 
     fn release(&mut self, is_over: impl Fn(&Staged) -> bool) {
         for staged in self.staged.extract_if(.., |staged| is_over(staged)) {
-            self.pool.give_back(staged.buffer);
+            self.pool.give_back_shared(staged.buffer);
         }
     }
 
-    /// The buffer that its reader has left alone for longest, if that is long.
+    /// The buffer that its reader has left alone for longest, if that is long, and that no send refers to.
     fn take_stale(&mut self) -> Option<Buffer> {
-        let stale = self.staged.iter().enumerate().min_by_key(|(_, staged)| staged.used_ns);
+        let unlent = self.staged.iter().enumerate().filter(|(_, staged)| !staged.is_lent());
+        let stale = unlent.min_by_key(|(_, staged)| staged.used_ns);
         let (place, _) = stale.filter(|(_, staged)| staged.used_ns + STALE_NS <= self.now_ns)?;
-        Some(self.staged.swap_remove(place).buffer)
+        Arc::into_inner(self.staged.swap_remove(place).buffer)
     }
 
     /// A loop begins.
@@ -243,7 +263,8 @@ impl Cold {
 
     /// When there is something to do although nothing happens, in monotonic nanoseconds.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        let stale = self.staged.iter().map(|staged| staged.used_ns + STALE_NS).min();
+        let unlent = self.staged.iter().filter(|staged| !staged.is_lent());
+        let stale = unlent.map(|staged| staged.used_ns + STALE_NS).min();
         let steal = stale.filter(|_| !self.to_read.is_empty());
         let trim = self.pool.is_held().then_some(self.trim_at_ns);
         [steal, trim, self.copies.deadline_ns()].into_iter().flatten().min()

@@ -55,6 +55,16 @@ fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
     Progress { sent, end: End::Complete }
 }
 
+/// Sends the head of an answer, as much of it as goes at once, where more follows it.
+pub(crate) fn send_head(socket: BorrowedFd<'_>, head: &[u8]) -> Progress {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_MORE;
+    let socket = SockRef::from(&socket);
+    match retry(|| socket.send_with_flags(head, flags).map_err(errno)) {
+        Ok(sent) => Progress { sent: sent as u64, end: End::Complete },
+        Err(error) => Progress { sent: 0, end: End::of(error) },
+    }
+}
+
 /// Sends a part of the runs that follow each other in memory, at least one byte, of `left` bytes in all.
 pub(crate) fn send_memory(
     socket: BorrowedFd<'_>,

@@ -23,6 +23,7 @@ pub mod sender;
 pub mod setup;
 mod slice;
 pub mod socket;
+pub mod zero_copy;
 
 pub use header_table::HeaderTables;
 pub use mailbox::{Mailbox, Postbox};

@@ -50,6 +50,9 @@ pub enum Outcome {
     /// Nothing was sent: the next bytes are not in memory. They have to be read first: let the send
     /// [wait](crate::sender::Sender::wait).
     Absent(Absent),
+    /// Nothing is to be told yet: a zero-copy send was made of it, which is the
+    /// [next](crate::sender::Sender::next_zero_copy). Only where they are [offered](crate::sender::Sender::offer_zero_copy).
+    Lent,
     /// Nothing was sent: its bytes have to be copied, and this loop has copied enough. It goes on when it is the
     /// [next](crate::sender::Sender::next_postponed).
     Postponed,

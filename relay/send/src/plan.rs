@@ -144,6 +144,16 @@ impl<'a> Plan<'a> {
         self.runs.len()
     }
 
+    /// What it begins with that changes after the call: the head of an answer, if anything.
+    pub(crate) fn first_memory(&self) -> &'a [u8] {
+        match self.runs.first() {
+            Some(Run { source: Source::Memory(memory), bytes }) => {
+                &memory[..usize::try_from(*bytes).map_or(memory.len(), |bytes| bytes.min(memory.len()))]
+            }
+            _ => &[],
+        }
+    }
+
     /// The file that a [`Source::File`] names.
     pub(crate) fn file(&self, file: usize) -> &OpenFile {
         &self.files[file]

@@ -2,7 +2,9 @@
 //!
 //! HTTP answers below 64 KiB: the head with `MSG_MORE`, then `sendfile`. Larger ones, and batches of BitTorrent blocks: page references
 //! through the pipe. `sendfile` under `TCP_CORK` for all of them where page references are not to be had. What was read past the page cache
-//! for one send is copied out of its buffer.
+//! for one send is copied out of its buffer, or sent from there where the card does without a copy.
+
+mod zero_copy;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -22,6 +24,7 @@ use crate::outcome::{Absent, Outcome, Residency, SendPath, Way};
 use crate::pipe::Pipe;
 use crate::plan::{ABSENT_BYTES_MAX, Gap, Plan, Source, Unreadable};
 use crate::reference::References;
+use crate::zero_copy::{self as lending, ZeroCopy};
 use crate::{corked, reference};
 
 /// HTTP answers of fewer bytes go by `sendfile`: 0.70 of nginx's cost at 16 KiB against 0.9 through the pipe.
@@ -36,6 +39,7 @@ pub struct Sender {
     references: Option<References>,
     kept: KeptFiles,
     cold: Cold,
+    zero_copy: ZeroCopy,
 }
 
 /// How far a way of sending came.
@@ -43,6 +47,18 @@ pub struct Sender {
 pub(crate) struct Progress {
     pub(crate) sent: u64,
     pub(crate) end: End,
+}
+
+impl Progress {
+    /// What the shard is told of it.
+    fn told(&self) -> Sent {
+        match (self.end, self.sent) {
+            (End::Broken, _) => Sent::Broken,
+            (End::Unreadable, 0) => Sent::Unreadable,
+            // What stood in the way further on is met again by the next call.
+            (end, bytes) => Sent::Bytes { bytes, blocked: end == End::Blocked },
+        }
+    }
 }
 
 /// Why it came no further.
@@ -86,7 +102,14 @@ impl Sender {
             SendPath::Sendfile => None,
         };
         let cold = Cold::new(Arc::clone(&counters), 0);
-        Ok(Sender { counters, headers, references, kept: KeptFiles::default(), cold })
+        Ok(Sender {
+            counters,
+            headers,
+            references,
+            kept: KeptFiles::default(),
+            cold,
+            zero_copy: ZeroCopy::default(),
+        })
     }
 
     /// Reads what is asked for once past the page cache, into at most `buffers_max` buffers of [`cold::BUFFER_BYTES`]. Without, all that is
@@ -131,7 +154,10 @@ impl Sender {
             Ok(plan) => plan,
             Err(Unreadable) => return Outcome::Sent(Sent::Unreadable),
         };
-        if plan.has_buffers() && !self.cold.copies().may_copy(conn) {
+        let eligible =
+            if self.zero_copy.may_send(conn) { lending::eligible(&plan, self.cold.staged()) } else { None };
+        let is_copied = plan.has_buffers() && !(eligible.is_some() && self.zero_copy.is_honoured(conn));
+        if is_copied && !self.cold.copies().may_copy(conn) {
             self.cold.copies_mut().wait(conn, bytes_max);
             return Outcome::Postponed;
         }
@@ -142,6 +168,14 @@ impl Sender {
             && let Some(gap) = plan.cut_before_absent(is_there)
         {
             return Outcome::Absent(self.absent(conn, output, gap));
+        }
+        if let Some(eligible) = eligible {
+            let head = plan.first_memory();
+            let plan_bytes = plan.bytes();
+            return match self.send_before(socket, head) {
+                Ok(()) => self.lend(conn, eligible, plan_bytes),
+                Err(progress) => Outcome::Sent(progress.told()),
+            };
         }
         let large = plan.has_heads() || output.bytes() >= REFERENCE_BYTES_MIN;
         let progress = match self.references.as_mut().filter(|_| large && plan.has_files()) {
@@ -160,12 +194,7 @@ impl Sender {
         if !from_buffers.is_empty() {
             self.cold.consume(&from_buffers);
         }
-        Outcome::Sent(match (progress.end, progress.sent) {
-            (End::Broken, _) => Sent::Broken,
-            (End::Unreadable, 0) => Sent::Unreadable,
-            // What stood in the way further on is met again by the next call.
-            (end, bytes) => Sent::Bytes { bytes, blocked: end == End::Blocked },
-        })
+        Outcome::Sent(progress.told())
     }
 
     /// How the bytes in a gap are to be had. A read past the page cache takes as much of what the output has behind them as fits a
@@ -214,8 +243,11 @@ impl Sender {
         self.cold.finish(finished, is_open)
     }
 
-    /// A connection was closed: what was read for it is of no use to anybody.
+    /// A connection was closed: what was read for it is of no use to anybody. Buffers that the kernel still refers to stay lent.
     pub fn forget(&mut self, conn: ConnId) {
+        if let Some(buffer) = self.zero_copy.forget(conn) {
+            self.cold.give_back(buffer);
+        }
         self.cold.forget(conn);
     }
 

@@ -92,6 +92,7 @@ fn examine() -> Vec<Finding> {
             "allow vmsplice and splice; sendfile costs more for each small block",
         ),
     });
+    findings.extend(ring.verdict.as_ref().ok().map(|found| zero_copy(found.zero_copy)));
     findings.push(ingest_io(&ring));
     findings.push(cachestat());
     findings.push(cores());
@@ -115,6 +116,17 @@ fn backend() -> Finding {
             "allow io_uring for the relay; epoll serves the same at more cost",
         ),
     }
+}
+
+/// Whether cards are asked to send out of read buffers. Without it nothing is wrong: what is read past the page cache is copied.
+fn zero_copy(is_known: bool) -> Finding {
+    let value = if is_known {
+        "SEND_ZC is tried once on each connection that gets 64 KiB or more out of a read buffer, and kept where the kernel reports no copy \
+         (metric sent_bytes, send_zc and send_zc_copied)"
+    } else {
+        "none: this kernel knows no SEND_ZC with reports (Linux 6.2); what is read past the page cache is copied"
+    };
+    Finding::good("zero-copy sends", value)
 }
 
 fn ingest_io(ring: &millrace_ring::Probe) -> Finding {

@@ -291,6 +291,8 @@ fn metrics_are_named_once_and_explained() {
             "millrace_sent_bytes_total{path=\"reference\"}",
             "millrace_sent_bytes_total{path=\"zerocopy\"}",
             "millrace_sent_bytes_total{path=\"copy\"}",
+            "millrace_sent_bytes_total{path=\"send_zc\"}",
+            "millrace_sent_bytes_total{path=\"send_zc_copied\"}",
             "millrace_fill_to_first_byte_seconds_count",
             "millrace_request_seconds_count",
             "millrace_shard_loop_seconds_count",

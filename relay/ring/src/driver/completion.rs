@@ -6,6 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use io_uring::cqueue;
 use millrace_engine::counters::Reason;
 use millrace_engine::event::{Event, Sent};
+use millrace_engine::ids::ConnId;
 use millrace_send::Outward;
 use millrace_send::cold::{Finished, Resumed};
 use millrace_send::socket::{peer_address, tune_accepted};
@@ -14,6 +15,7 @@ use socket2::SockRef;
 use super::Driver;
 use crate::table::{ReceiveEnd, Whose};
 use crate::token::{Kind, Parts, Token};
+use crate::zero_copy::{Completed, completed};
 
 impl<F: FnMut(Outward)> Driver<'_, F> {
     /// Handles one completion, and carries out what it leads to.
@@ -30,6 +32,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
                 self.finish_reads_of_threads();
             }
             Kind::Read => self.handle_read(token, completion),
+            Kind::SendZeroCopy => self.handle_zero_copy(token, completion),
             // What was to be cancelled had ended by itself.
             Kind::Cancel => {}
         }
@@ -104,9 +107,39 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn handle_read(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let read = self.reads.ended(token.slot, token.generation);
+        let read = self.reads.ended(token);
         let bytes = result(completion).map(|bytes| bytes as usize);
         self.finish_read(Finished::Direct(read, bytes));
+    }
+
+    fn handle_zero_copy(&mut self, token: Parts, completion: &cqueue::Entry) {
+        match completed(completion) {
+            Completed::Answered(result) => {
+                let send = self.zero_copies.of(token);
+                let (conn, sent) = (send.conn(), self.sender.answer_zero_copy(send, result));
+                self.tell_sent(conn, sent);
+            }
+            Completed::Failed(error) => {
+                let mut send = self.zero_copies.take(token);
+                let (conn, sent) = (send.conn(), self.sender.answer_zero_copy(&mut send, Err(error)));
+                self.sender.finish_zero_copy(send, true);
+                self.tell_sent(conn, sent);
+            }
+            Completed::Released { copied } => {
+                let send = self.zero_copies.take(token);
+                self.sender.finish_zero_copy(send, copied);
+            }
+        }
+    }
+
+    /// Answers the send that a zero-copy send was made of, unless the connection is closed.
+    fn tell_sent(&mut self, conn: ConnId, sent: Sent) {
+        let whose = self.table.whose(Parts::of_connection(Kind::SendZeroCopy, conn));
+        self.table.send_answered(whose);
+        if let Whose::Open(conn) = whose {
+            self.answer_send(conn, sent);
+            self.carry_out();
+        }
     }
 
     fn finish_reads_of_threads(&mut self) {

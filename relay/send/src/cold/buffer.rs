@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut};
 
@@ -86,6 +87,13 @@ impl Pool {
 
     pub(crate) fn give_back(&mut self, buffer: Buffer) {
         self.free.push(buffer);
+    }
+
+    /// Takes a buffer back from one of those who share it. It can be used again when the last of them has given it back.
+    pub(crate) fn give_back_shared(&mut self, buffer: Arc<Buffer>) {
+        if let Some(buffer) = Arc::into_inner(buffer) {
+            self.give_back(buffer);
+        }
     }
 
     /// Frees the memory of the buffers that nobody needed since the last time.

@@ -40,7 +40,8 @@ impl Copies {
         next
     }
 
-    pub(super) fn copied(&mut self, bytes: u64) {
+    /// So many bytes were copied, or will be.
+    pub(crate) fn copied(&mut self, bytes: u64) {
         self.copied_bytes += bytes;
     }
 

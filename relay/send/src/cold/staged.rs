@@ -22,9 +22,17 @@ pub(crate) struct Staged {
     pub(crate) bytes: usize,
     /// How many have not been sent.
     pub(crate) left: u64,
-    pub(crate) buffer: Buffer,
+    /// Shared with the sends that refer to it.
+    pub(crate) buffer: Arc<Buffer>,
     /// When some were sent last, in monotonic nanoseconds.
     pub(crate) used_ns: u64,
+}
+
+impl Staged {
+    /// Whether a send refers to the buffer, so that nothing may be read into it.
+    pub(super) fn is_lent(&self) -> bool {
+        Arc::strong_count(&self.buffer) > 1
+    }
 }
 
 /// All that is staged, as one connection sees it.

@@ -1,6 +1,7 @@
 //! Bytes that are not in memory: read past the page cache or brought into it, they are the right ones, however they lie to the blocks of the
 //! device, and whatever becomes of the reads and of those who wait for them.
 
+mod lent;
 mod turns;
 
 use std::io::{self, Write};

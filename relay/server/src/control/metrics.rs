@@ -253,12 +253,19 @@ fn bytes(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
     )?;
     out.counter(
         "sent_bytes",
-        "Bytes sent, by the way they took to the socket",
+        "Bytes sent, by the way they took to the socket; send_zc: out of read buffers, not copied; send_zc_copied: copied by the kernel all the same",
         [
             (&[("path", "reference")][..], sum(counters, |c| c.sent_reference_bytes.value())),
             (&[("path", "zerocopy")][..], sum(counters, |c| c.sent_sendfile_bytes.value())),
             (&[("path", "copy")][..], sum(counters, |c| c.sent_copy_bytes.value())),
+            (&[("path", "send_zc")][..], sum(counters, |c| c.sent_zero_copy_bytes.value())),
+            (&[("path", "send_zc_copied")][..], sum(counters, |c| c.sent_zero_copy_copied_bytes.value())),
         ],
+    )?;
+    out.counter(
+        "send_zc_refusals",
+        "Zero-copy sends that the kernel refused, as where RLIMIT_MEMLOCK has no room for them; their connections are copied to",
+        alone(sum(counters, |c| c.zero_copy_refusals.value())),
     )?;
     cold(out, counters)
 }

@@ -44,7 +44,10 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
             sent: SentBytes {
                 reference: sum(|counters| counters.sent_reference_bytes.value()),
                 sendfile: sum(|counters| counters.sent_sendfile_bytes.value()),
-                copy: sum(|counters| counters.sent_copy_bytes.value()),
+                copy: sum(|counters| {
+                    counters.sent_copy_bytes.value() + counters.sent_zero_copy_copied_bytes.value()
+                }),
+                zero_copy: sum(|counters| counters.sent_zero_copy_bytes.value()),
             },
         },
         rates: questions.index.rates(),

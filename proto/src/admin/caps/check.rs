@@ -43,7 +43,7 @@ pub(super) fn lists(path: &str, value: &Value) -> Result<(), CapsError> {
 }
 
 /// The keys whose values are lists.
-const LISTS: [&str; 4] = ["networks", "cidr", "volume", "schedule"];
+const LISTS: [&str; 5] = ["networks", "cidr", "volume", "grants", "schedule"];
 
 fn error(path: &str, reason: impl Into<String>) -> CapsError {
     CapsError { path: path.to_owned(), reason: reason.into() }
@@ -79,6 +79,7 @@ fn values(
         return Err(error(&format!("{above}origin.connections"), reason));
     }
     volumes(above, origin)?;
+    super::grant::check(above, &origin.grants)?;
     at_most(&format!("{above}contents"), contents.len(), CONTENTS_MAX, "contents")?;
     for (id, content) in contents {
         if let Some(priority) =

@@ -93,6 +93,25 @@ pub struct EffectiveOrigin {
     pub connections: Cap,
     /// Bytes in each window; only windows with a limit, in order.
     pub volume: Vec<EffectiveVolume>,
+    /// Grants, of all layers: an origin that several name needs all of them.
+    #[serde(default)]
+    pub grants: Vec<EffectiveGrant>,
+}
+
+/// The right to use an origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveGrant {
+    /// Scheme, host and port.
+    pub origin: String,
+    /// What it is called.
+    pub id: String,
+    /// Bytes that may be taken.
+    pub bytes: u64,
+    /// From when on nothing more is asked for, in seconds since 1970.
+    pub until: Option<u64>,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub source: Source,
 }
 
 /// Bytes that may be taken in a window.
@@ -264,6 +283,13 @@ impl Lowering<'_> {
             }
             held.volume[index].bytes.lower(volume.bytes.map(|bytes| bytes.0), source);
         }
+        held.grants.extend(origin.grants.iter().map(|grant| EffectiveGrant {
+            origin: grant.origin.clone(),
+            id: grant.id.clone(),
+            bytes: grant.bytes.0,
+            until: grant.until,
+            source,
+        }));
     }
 }
 

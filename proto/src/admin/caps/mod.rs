@@ -5,6 +5,7 @@
 
 mod check;
 pub mod effective;
+mod grant;
 mod limit;
 mod network;
 pub mod schedule;
@@ -22,6 +23,7 @@ use crate::id::ContentId;
 use crate::units::{Rate, Size};
 
 pub use effective::{Cap, EffectiveCaps, Layer, Layers, Source};
+pub use grant::{GRANTS_MAX, OriginGrant};
 pub use limit::{Limit, Share};
 pub use network::Cidr;
 pub use schedule::{CivilTime, ScheduleEntry};
@@ -122,6 +124,10 @@ pub struct Origin {
     #[serde(deserialize_with = "null_is_default")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<Volume>>))]
     pub volume: Vec<Volume>,
+    /// What may be taken of single origins; an origin is named once at most.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<OriginGrant>>))]
+    pub grants: Vec<OriginGrant>,
 }
 
 /// Bytes that may be taken from origins in a window of time.

@@ -29,6 +29,10 @@ pub(super) fn size() -> Schema {
     )
 }
 
+pub(super) fn size_of_grant() -> Schema {
+    number_or_text("Bytes, as a number or as text such as `10TB`.", [Type::Integer, Type::String])
+}
+
 pub(super) fn window() -> Schema {
     number_or_text(
         "`second`, `minute`, `hour`, `day`, `month`, or a number of seconds.",

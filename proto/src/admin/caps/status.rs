@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::effective::EffectiveGrant;
 use super::{Cap, EffectiveCaps, Source, Window};
 
 /// What holds, whose it is, and until when.
@@ -19,6 +20,9 @@ pub struct CapsStatus {
     /// What came from origins in each window, capped or not.
     #[serde(default)]
     pub origin_volume: Vec<VolumeStatus>,
+    /// What came from each origin that needs a grant.
+    #[serde(default)]
+    pub origin_grants: Vec<GrantStatus>,
     /// Why nothing new is asked of origins, where that is so.
     #[serde(default)]
     pub pulls_wait: Option<Wait>,
@@ -37,6 +41,18 @@ pub struct VolumeStatus {
     pub bytes: Cap,
     /// When the window ends, in local time as RFC 3339.
     pub ends_at: String,
+}
+
+/// A grant, and what of it is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantStatus {
+    /// The grant.
+    #[serde(flatten)]
+    pub grant: EffectiveGrant,
+    /// Bytes of bodies that have come by it.
+    pub used: u64,
+    /// Bytes that may still be asked for, what is on its way taken off; 0 when it is over.
+    pub left: u64,
 }
 
 /// What something waits for.

@@ -161,6 +161,7 @@ impl Keeper {
             now: clock::shown(&now),
             changes_at,
             origin_volume: budget.map(|budget| budget.status().2).unwrap_or_default(),
+            origin_grants: budget.map(|budget| budget.grants()).unwrap_or_default(),
             pulls_wait,
             local_from: if held.changed { LocalFrom::Admin } else { LocalFrom::Configuration },
             effective,

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use millrace_proto::admin::caps::effective::InForce;
-use millrace_proto::admin::caps::status::{CapsStatus, LocalFrom};
+use millrace_proto::admin::caps::status::{CapsStatus, GrantStatus, LocalFrom};
 use millrace_proto::admin::caps::{Cap, Caps, Cidr, Layer, Window};
 use millrace_proto::units::{Rate, Size};
 use reqwest::Method;
@@ -186,6 +186,13 @@ pub(super) fn lines(status: &CapsStatus) -> Vec<String> {
         let shown = line(status, &key, volume.bytes, |bytes| Size(bytes).to_string());
         let (used, left) = (Size(volume.used), Size(volume.left.unwrap_or(0)));
         lines.push(format!("{shown}; {used} came, {left} left until {}", volume.ends_at));
+    }
+    for GrantStatus { grant, used, left } in &status.origin_grants {
+        let (bytes, used, left) = (Size(grant.bytes), Size(*used), Size(*left));
+        lines.push(format!(
+            "origin.grants {} ({})  {bytes}; {used} came, {left} left",
+            grant.origin, grant.id
+        ));
     }
     for (id, content) in &held.contents {
         lines.push(line(status, &format!("contents.{id}.egress"), content.egress, rate));

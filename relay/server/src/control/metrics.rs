@@ -136,6 +136,7 @@ impl Numbers {
             ("bandwidth", OriginCap::Bandwidth),
             ("connections", OriginCap::Connections),
             ("volume", OriginCap::Volume),
+            ("grant", OriginCap::Grant),
         ];
         let waits = waits.map(|(name, cap)| ([("cap", name)], budget.waits(cap)));
         out.counter(

@@ -42,7 +42,9 @@ impl Pulls {
                 }
                 Source::Path(_) => return Err(AddError::Mixed),
                 Source::Document(origin, kind) => {
+                    self.context().check_grant(&origin)?;
                     let mut grant = self.context().request_soon().await?;
+                    grant.ask_of(&origin.url);
                     let line = self.context().lines.lend(&origin).await;
                     let clients = &self.context().clients;
                     let document = clients.document(line.connection(), &origin, TORRENT_BYTES_MAX).await;
@@ -137,7 +139,11 @@ impl Pulls {
         let mut last = None;
         loop {
             let now_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let Some(index) = balance.choose(now_ms, 0) else {
+            let is_granted = |origin: usize| context.budget.is_granted(&origins[origin].url);
+            let Some(index) = balance.choose_among(now_ms, 0, is_granted) else {
+                if let Some(index) = balance.choose(now_ms, 0) {
+                    context.check_grant(&origins[index])?;
+                }
                 let Some(at) = balance.rested_at_ms(now_ms).filter(|_| !balance.is_given_up()) else {
                     return Err(last.unwrap_or(AddError::NoSource));
                 };
@@ -146,6 +152,7 @@ impl Pulls {
             };
             let origin = &origins[index];
             let mut grant = context.request_soon().await?;
+            grant.ask_of(&origin.url);
             let range = 0..grant.reserve(RANGE_BYTES_MAX).max(1);
             let line = context.lines.lend(origin).await;
             let asked_at = std::time::Instant::now();

@@ -122,12 +122,18 @@ impl Balance {
     /// The origin to ask at `now_ms`, with room for `extra` requests more than usual; `None` while none may be asked.
     #[must_use]
     pub fn choose(&self, now_ms: u64, extra: usize) -> Option<usize> {
+        self.choose_among(now_ms, extra, |_| true)
+    }
+
+    /// As [`Balance::choose`], of the origins that `may_ask` allows.
+    #[must_use]
+    pub fn choose_among(&self, now_ms: u64, extra: usize, may_ask: impl Fn(usize) -> bool) -> Option<usize> {
         let fastest = self.origins.iter().map(|origin| origin.speed).max().unwrap_or(0).max(1);
         let able = |origin: &Standing| !origin.given_up && origin.resting_until_ms <= now_ms;
         self.origins
             .iter()
             .enumerate()
-            .filter(|(_, origin)| able(origin))
+            .filter(|(index, origin)| able(origin) && may_ask(*index))
             .take(self.active_max)
             .filter(|(index, origin)| origin.in_flight < self.usual(*index) + extra)
             // What is not measured yet is taken for fast, so that it gets measured.

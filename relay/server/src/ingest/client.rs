@@ -18,6 +18,7 @@ use url::{Origin as UrlOrigin, Url};
 
 use super::answer::{self, Accepted, Refused, Validators};
 use super::balance::Fate;
+use super::budget::OriginBudget;
 use super::guard::{self, GuardError, PublicResolver};
 use super::metrics::IngestMetrics;
 use super::origin::{Origin, Trust, without_credentials};
@@ -86,6 +87,9 @@ pub enum FetchError {
     /// Redirects in a loop, to nowhere, or from https to http.
     #[error("{0}")]
     Redirect(String),
+    /// Redirected to an origin that may not be asked now.
+    #[error("redirected, and {0}")]
+    Ungranted(String),
     /// Another length than the content has.
     #[error("it has {found} bytes here, and should have {expected}")]
     Length {
@@ -133,6 +137,7 @@ pub struct Clients {
     tls: rustls::ClientConfig,
     config: Arc<ClientConfig>,
     metrics: Arc<IngestMetrics>,
+    budget: Arc<OriginBudget>,
 }
 
 /// One connection to an origin, opened when it is first asked; and another where that leads elsewhere.
@@ -149,9 +154,13 @@ impl Clients {
     ///
     /// # Errors
     /// An unreadable CA file, or TLS that cannot be set up.
-    pub fn new(config: ClientConfig, metrics: Arc<IngestMetrics>) -> Result<Self, ClientError> {
+    pub fn new(
+        config: ClientConfig,
+        metrics: Arc<IngestMetrics>,
+        budget: Arc<OriginBudget>,
+    ) -> Result<Self, ClientError> {
         let tls = tls_config(&config)?;
-        let clients = Clients { tls, config: Arc::new(config), metrics };
+        let clients = Clients { tls, config: Arc::new(config), metrics, budget };
         // What is wrong shall be found now, not with the first pull.
         clients.builder().build()?;
         Ok(clients)
@@ -273,6 +282,11 @@ impl Clients {
             let next = response.headers().get(LOCATION).and_then(|to| at.join(to.to_str().ok()?).ok());
             let next =
                 next.ok_or_else(|| FetchError::Redirect("redirected without a usable Location".into()))?;
+            if !is_same_origin(&origin.url, &next)
+                && let Some(wait) = self.budget.ungranted(&next)
+            {
+                return Err(FetchError::Ungranted(wait.why));
+            }
             match (at.scheme(), next.scheme()) {
                 ("https", "https") | ("http", "http" | "https") => at = next,
                 (from, to) => {

@@ -19,6 +19,7 @@ use super::client::Clients;
 use super::error::AddError;
 use super::lines::Lines;
 use super::metrics::IngestMetrics;
+use super::origin::Origin;
 use super::pull::PullStatus;
 use super::writes::Writes;
 use crate::shards::Shards;
@@ -103,6 +104,17 @@ impl Context {
             if let Some(wait) = self.budget.obstacle() {
                 return Err(AddError::Capped(format!("pulls wait: {}", wait.why)));
             }
+        }
+    }
+
+    /// Whether an origin may be asked as far as grants go.
+    ///
+    /// # Errors
+    /// [`AddError::Capped`].
+    pub(super) fn check_grant(&self, origin: &Origin) -> Result<(), AddError> {
+        match self.budget.ungranted(&origin.url) {
+            Some(wait) => Err(AddError::Capped(format!("pulls wait: {}", wait.why))),
+            None => Ok(()),
         }
     }
 

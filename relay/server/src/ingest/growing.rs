@@ -18,6 +18,9 @@ use super::planner::RANGE_BYTES_MAX;
 use super::pull::{End, First};
 use super::sources::Sources;
 
+/// How often a grant is looked for that is lacking.
+const GRANT_LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// Why a reading ended early.
 enum Halt {
     Fetch(FetchError),
@@ -38,7 +41,15 @@ pub(super) async fn fill(
     loop {
         let now_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let asked = first.as_ref().map(|first| first.origin);
-        let Some(origin) = asked.or_else(|| balance.choose(now_ms, 0)) else {
+        let is_granted = |origin: usize| context.budget.is_granted(&sources.origins[origin].url);
+        let Some(origin) = asked.or_else(|| balance.choose_among(now_ms, 0, is_granted)) else {
+            let able = balance.choose(now_ms, 0);
+            if let Some(wait) = able.and_then(|able| context.budget.ungranted(&sources.origins[able].url)) {
+                content.set_error(Some(&format!("waits: {}", wait.why)));
+                // A grant comes with a change of the caps.
+                let _ = tokio::time::timeout(GRANT_LOOK_EVERY, context.budget.freed()).await;
+                continue;
+            }
             let Some(at) = balance.rested_at_ms(now_ms) else {
                 return End::Failed(balance.error().unwrap_or("no origin is left").to_owned());
             };
@@ -86,6 +97,7 @@ async fn read_once(
         Some(first) => (first.response, first.accepted, first.line, first.grant),
         None => {
             let mut grant = context.budget.request().await;
+            grant.ask_of(&origin.url);
             let (known, range) = (origin.validators.get(&0), 0..grant.reserve(RANGE_BYTES_MAX).max(1));
             let line = context.lines.lend(origin).await;
             let asked =

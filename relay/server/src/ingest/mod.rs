@@ -194,8 +194,8 @@ impl Ingest {
         shards: Shards,
     ) -> Result<(Ingest, JoinHandle<()>), IngestError> {
         let metrics = Arc::new(IngestMetrics::default());
-        let clients = Clients::new(config.client.clone(), Arc::clone(&metrics))?;
         let budget = Arc::clone(&config.budget);
+        let clients = Clients::new(config.client.clone(), Arc::clone(&metrics), Arc::clone(&budget))?;
         let statuses = Arc::default();
         let way = config.way;
         let context = Arc::new(Context {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use url::Url;
+
 use super::{LOOK_EVERY, OriginBudget, OriginCap};
 
 /// The right to have a request under way. Dropping it gives back what it was not used for.
@@ -12,6 +14,8 @@ pub struct Grant {
     budget: Arc<OriginBudget>,
     /// Bytes asked for that have not come.
     reserved: u64,
+    /// The origin that they are asked of, once that is known.
+    origin: Option<String>,
 }
 
 /// What comes of having paid.
@@ -24,12 +28,24 @@ enum Paid {
 impl Grant {
     /// Counted as under way already.
     pub(super) fn new(budget: &Arc<OriginBudget>) -> Self {
-        Grant { budget: Arc::clone(budget), reserved: 0 }
+        Grant { budget: Arc::clone(budget), reserved: 0, origin: None }
+    }
+
+    /// What comes by it comes from here: it is said before anything is reserved.
+    pub fn ask_of(&mut self, url: &Url) {
+        self.origin = Some(url.origin().ascii_serialization());
     }
 
     /// Takes up to `wanted` bytes to ask for; how many.
     pub fn reserve(&mut self, wanted: u64) -> u64 {
-        let granted = self.budget.state().windows.reserve(wanted);
+        let mut state = self.budget.state();
+        let at = self.budget.clock.now().timestamp().as_second();
+        let allowed = self.origin.as_deref().map_or(u64::MAX, |origin| state.granted.left(origin, at));
+        let granted = state.windows.reserve(wanted.min(allowed));
+        if let Some(origin) = &self.origin {
+            state.granted.reserve(origin, granted);
+        }
+        drop(state);
         self.reserved += granted;
         granted
     }
@@ -47,11 +63,14 @@ impl Grant {
             state.windows.look(&budget.clock.now());
             state.windows.release(expected);
             state.windows.receive(bytes);
+            if let Some(origin) = &self.origin {
+                state.granted.receive(origin, bytes, expected);
+            }
         }
         loop {
             let mut freed = std::pin::pin!(budget.freed());
             freed.as_mut().enable();
-            match budget.price(bytes, unasked) {
+            match budget.price(bytes, unasked, self.origin.as_deref()) {
                 None => return,
                 Some(Paid::Never(cap)) => {
                     budget.count_wait(cap);
@@ -69,11 +88,15 @@ impl Grant {
 }
 
 impl OriginBudget {
-    fn price(&self, bytes: u64, unasked: bool) -> Option<Paid> {
+    fn price(&self, bytes: u64, unasked: bool, origin: Option<&str>) -> Option<Paid> {
         let mut state = self.state();
         state.windows.look(&self.clock.now());
         if unasked && state.windows.is_reached() {
             return Some(Paid::Never(OriginCap::Volume));
+        }
+        let at = self.clock.now().timestamp().as_second();
+        if unasked && origin.is_some_and(|origin| state.granted.is_reached(origin, at)) {
+            return Some(Paid::Never(OriginCap::Grant));
         }
         let rate = [state.bandwidth.value, state.windows.slow_rate()].into_iter().flatten().min()?;
         if rate == 0 {
@@ -108,6 +131,9 @@ impl Drop for Grant {
         let mut state = self.budget.state();
         state.under_way = state.under_way.saturating_sub(1);
         state.windows.release(self.reserved);
+        if let Some(origin) = &self.origin {
+            state.granted.release(origin, self.reserved);
+        }
         drop(state);
         self.budget.freed.notify_waiters();
     }

@@ -1,9 +1,10 @@
-//! What origins may be charged, over all pulls: requests at a time, bytes a second, bytes in windows of time; and who goes first.
+//! What origins may be charged, over all pulls: requests at a time, bytes a second, bytes in windows of time, grants of single origins; and who goes first.
 //!
 //! Counted are bytes of bodies as they are read from connections: neither heads nor TCP/IP, and what the kernel holds unread counts when
 //! it is read. A request is granted only for bytes that every window has left. The caps change while pulls run, without a disconnect.
 
 mod grant;
+mod granted;
 mod rank;
 mod usage;
 mod volume;
@@ -13,15 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_proto::admin::caps::status::{VolumeStatus, Wait};
+use millrace_proto::admin::caps::status::{GrantStatus, VolumeStatus, Wait};
 use millrace_proto::admin::caps::{Cap, EffectiveCaps, Layer};
 use millrace_proto::id::ContentId;
 use millrace_proto::units::Size;
 use tokio::sync::Notify;
+use url::Url;
 
 use crate::caps::{Clock, clock};
 
 pub use self::grant::Grant;
+use self::granted::Granted;
 use self::rank::Ranks;
 pub use self::rank::Wish;
 pub use self::usage::UsageError;
@@ -45,7 +48,7 @@ pub struct OriginBudget {
     freed: Notify,
     /// Bytes of bodies received from all origins.
     bytes_total: AtomicU64,
-    waits: [AtomicU64; 3],
+    waits: [AtomicU64; 4],
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ struct State {
     /// How often the caps changed.
     changes: u64,
     windows: Windows,
+    granted: Granted,
     ranks: Ranks,
     /// What pulls were last said to wait for.
     told: Option<String>,
@@ -78,6 +82,8 @@ pub enum OriginCap {
     Connections,
     /// Bytes in a window.
     Volume,
+    /// Bytes and time of one origin.
+    Grant,
 }
 
 impl OriginBudget {
@@ -85,7 +91,7 @@ impl OriginBudget {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let windows = Windows::new(&clock.now());
-        OriginBudget::with(clock, windows)
+        OriginBudget::with(clock, windows, Granted::default())
     }
 
     /// Goes on counting from what was saved in `folder`.
@@ -95,11 +101,12 @@ impl OriginBudget {
     pub fn open(folder: PathBuf, clock: Clock) -> Result<Self, UsageError> {
         let now = clock.now();
         let mut windows = Windows::new(&now);
-        usage::load(&folder, &mut windows, &now)?;
-        Ok(OriginBudget::with(clock, windows))
+        let mut granted = Granted::default();
+        usage::load(&folder, &mut windows, &mut granted, &now)?;
+        Ok(OriginBudget::with(clock, windows, granted))
     }
 
-    fn with(clock: Clock, windows: Windows) -> Self {
+    fn with(clock: Clock, windows: Windows, granted: Granted) -> Self {
         let state = State {
             connections: Cap::default(),
             under_way: 0,
@@ -108,6 +115,7 @@ impl OriginBudget {
             paid_at: Instant::now(),
             changes: 0,
             windows,
+            granted,
             ranks: Ranks::default(),
             told: None,
             saved: Vec::new(),
@@ -131,6 +139,7 @@ impl OriginBudget {
         }
         state.bandwidth = caps.origin.bandwidth;
         state.windows.set_caps(&caps.origin.volume, &self.clock.now());
+        state.granted.set(&caps.origin.grants);
         state.ranks.name(&caps.contents);
         state.changes += 1;
         drop(state);
@@ -155,6 +164,35 @@ impl OriginBudget {
         let (now, mut state) = (self.clock.now(), self.state());
         state.windows.look(&now);
         (state.bandwidth, state.connections, state.windows.status(&now))
+    }
+
+    /// Each grant that an origin needs.
+    #[must_use]
+    pub fn grants(&self) -> Vec<GrantStatus> {
+        self.state().granted.status(self.clock.now().timestamp().as_second())
+    }
+
+    /// Whether `url`, an origin's, may be asked now as far as grants go.
+    #[must_use]
+    pub fn is_granted(&self, url: &Url) -> bool {
+        self.ungranted(url).is_none()
+    }
+
+    /// Why nothing may be asked at `url`, if a grant is what is lacking.
+    #[must_use]
+    pub fn ungranted(&self, url: &Url) -> Option<Wait> {
+        let wait = {
+            let state = self.state();
+            if state.granted.is_empty() {
+                return None;
+            }
+            let at = self.clock.now().timestamp().as_second();
+            state.granted.lack(url, at).map(|(why, source)| {
+                let whose = whose(Cap { value: Some(0), source: Some(source) });
+                Wait { why: format!("{why}{whose}"), until: None, source: Some(source) }
+            })
+        };
+        wait.inspect(|_| self.count_wait(OriginCap::Grant))
     }
 
     /// Why no new range is asked for at all, if that is so.
@@ -257,7 +295,7 @@ impl OriginBudget {
     /// The count as it is to be written, if it changed since.
     pub fn unsaved(&self) -> Option<Vec<u8>> {
         let mut state = self.state();
-        let text = usage::text(&state.windows);
+        let text = usage::text(&state.windows, &state.granted);
         let is_new = text != state.saved;
         is_new.then(|| {
             state.saved.clone_from(&text);

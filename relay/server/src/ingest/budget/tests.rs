@@ -147,3 +147,68 @@ async fn the_count_outlives_the_process() {
     assert!(error.contains("origin-usage.json") && error.contains("remove it"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test]
+async fn an_origin_that_needs_a_grant_is_asked_for_what_that_allows() {
+    let at = Arc::new(AtomicI64::new(100));
+    let budget = budget(&at);
+    let (here, there) = (Url::parse("https://h/a").unwrap(), Url::parse("https://i/a").unwrap());
+    let grant = |id: &str, bytes: u64| json!({"grants": [{"origin": "https://h", "id": id, "bytes": bytes, "until": 200}]});
+    let why = || budget.ungranted(&here).map(|wait| wait.why).unwrap_or_default();
+    assert!(budget.is_granted(&here));
+    set(&budget, grant("a", 0));
+    assert_eq!(why(), "https://h needs a grant, and has none");
+    assert!(budget.is_granted(&there) && budget.obstacle().is_none() && budget.waits(OriginCap::Grant) > 0);
+    set(&budget, grant("b", 1_000));
+    let request = |url: &Url| {
+        let mut request = budget.try_request().unwrap();
+        request.ask_of(url);
+        request
+    };
+    let (mut first, mut other) = (request(&here), request(&there));
+    assert_eq!((first.reserve(800), other.reserve(u64::MAX)), (800, u64::MAX));
+    let mut second = request(&here);
+    assert_eq!(second.reserve(800), 200);
+    assert_eq!(why(), "grant `b` of https://h, of 1000 B, is used up");
+    // What does not come can be asked for again; what is sent without being asked for counts, and no more of it is read.
+    first.pay(300).await;
+    drop(first);
+    assert!(budget.is_granted(&here));
+    assert_eq!(request(&here).reserve(u64::MAX), 500);
+    set(&budget, grant("b", 1_000));
+    assert_eq!(budget.grants()[0].used, 300, "set again, it keeps its count");
+    let waits = budget.waits(OriginCap::Grant);
+    let change = async {
+        while budget.waits(OriginCap::Grant) == waits {
+            tokio::task::yield_now().await;
+        }
+        set(&budget, grant("c", 5_000));
+    };
+    tokio::join!(second.pay(900), change);
+    assert!(budget.is_granted(&here));
+    at.store(200, Ordering::Relaxed);
+    assert_eq!(why(), "grant `c` of https://h is over");
+    assert_eq!((budget.grants()[0].left, request(&here).reserve(1)), (0, 0));
+}
+
+#[test]
+fn what_came_by_a_grant_outlives_the_process() {
+    let folder = std::env::temp_dir().join(format!("mr-granted-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let grants = json!({"grants": [{"origin": "https://h", "id": "a", "bytes": 1_000}]});
+    let open = || {
+        let now = || Timestamp::from_second(100).unwrap().to_zoned(TimeZone::UTC);
+        OriginBudget::open(folder.clone(), Clock::simulated(now)).map(Arc::new).unwrap()
+    };
+    let first = open();
+    set(&first, grants.clone());
+    let mut request = first.try_request().unwrap();
+    request.ask_of(&Url::parse("https://h/a").unwrap());
+    assert_eq!(request.reserve(600), 600);
+    OriginBudget::save(&folder, &first.unsaved().unwrap()).unwrap();
+    let again = open();
+    set(&again, grants);
+    assert_eq!((again.grants()[0].used, again.grants()[0].left), (600, 400), "it may have come");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

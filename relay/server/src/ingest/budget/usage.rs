@@ -8,6 +8,7 @@ use millrace_pagecache::disk::replace_file;
 use millrace_proto::admin::caps::Window;
 use serde::{Deserialize, Serialize};
 
+use super::granted::Granted;
 use super::volume::Windows;
 
 const NAME: &str = "origin-usage.json";
@@ -28,6 +29,17 @@ pub struct UsageError {
 struct File {
     version: u32,
     windows: Vec<Used>,
+    /// Left out where there are none, so that a relay that knows of none can read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    grants: Vec<UsedGrant>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsedGrant {
+    origin: String,
+    id: String,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,7 +52,12 @@ struct Used {
 }
 
 /// Goes on counting from what the file says, if there is one.
-pub(super) fn load(folder: &Path, windows: &mut Windows, now: &Zoned) -> Result<(), UsageError> {
+pub(super) fn load(
+    folder: &Path,
+    windows: &mut Windows,
+    granted: &mut Granted,
+    now: &Zoned,
+) -> Result<(), UsageError> {
     let path = folder.join(NAME);
     let failed = |why: String| UsageError { path: path.clone(), why };
     let bytes = match std::fs::read(&path) {
@@ -56,17 +73,25 @@ pub(super) fn load(folder: &Path, windows: &mut Windows, now: &Zoned) -> Result<
         let began = Timestamp::from_second(used.began).map_err(|error| failed(error.to_string()))?;
         windows.restore(used.window, began, used.bytes, now);
     }
+    for UsedGrant { origin, id, bytes } in file.grants {
+        granted.restore(origin, id, bytes);
+    }
     Ok(())
 }
 
 /// The file's text. What is on its way counts as come: it may have by the time that anybody reads this.
-pub(super) fn text(windows: &Windows) -> Vec<u8> {
+pub(super) fn text(windows: &Windows, granted: &Granted) -> Vec<u8> {
     let used = windows.counted().iter().map(|counted| Used {
         window: counted.window,
         began: counted.began.as_second(),
         bytes: counted.used.saturating_add(windows.reserved()),
     });
-    let file = File { version: VERSION, windows: used.collect() };
+    let grants = granted.counted().map(|(origin, id, bytes)| UsedGrant {
+        origin: origin.to_owned(),
+        id: id.to_owned(),
+        bytes,
+    });
+    let file = File { version: VERSION, windows: used.collect(), grants: grants.collect() };
     // Numbers and names are always JSON.
     serde_json::to_vec_pretty(&file).unwrap_or_default()
 }

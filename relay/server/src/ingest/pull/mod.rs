@@ -227,8 +227,8 @@ impl Pull {
             let demanded_only = busy >= usual;
             let is_demanded = self.planner.borrow().is_demanded();
             let extra = if demanded_only { DEMAND_REQUESTS } else { 0 };
-            let Some(origin) = self.balance.borrow().choose(self.now_ms(), extra) else {
-                return Lack::Nothing;
+            let Some(origin) = self.choose(extra) else {
+                return if self.ungranted().is_some() { Lack::Budget } else { Lack::Nothing };
             };
             if (demanded_only && !is_demanded) || (busy > 0 && self.wholes.borrow().contains(&origin)) {
                 return Lack::Nothing;
@@ -242,6 +242,7 @@ impl Pull {
                 return Lack::Budget;
             }
             let Some(mut grant) = budget.try_request() else { return Lack::Budget };
+            grant.ask_of(&self.sources.borrow().origins[origin].url);
             let line = self.context.lines.try_lend(&self.sources.borrow().origins[origin], is_demanded);
             let Some(line) = line else { return Lack::Line };
             let bytes = size::range_bytes(self.known(origin, &line));

@@ -5,11 +5,14 @@
 //! bounded. Nothing here reaches beyond loopback.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod clients;
+pub mod controller;
 pub mod http;
 pub mod origin;
 pub mod pattern;
 pub mod process;
+pub mod proxy;
 pub mod relay;
 pub mod scratch;
 pub mod torrent;

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod bencode;
+pub mod control;
 pub mod http;
 pub mod id;
 pub mod magnet;

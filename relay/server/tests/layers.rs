@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "millrace-epoll",
         ],
     ),
+    ("millrace-agent", &["millrace-proto"]),
     ("millrace-perf", &["millrace-proto", "millrace-pagecache"]),
     ("millrace-interop", &["millrace-proto"]),
 ];

@@ -171,3 +171,32 @@ fn a_content_of_higher_priority_goes_first() {
         );
     });
 }
+
+#[test]
+fn an_origin_without_a_grant_is_left_out_and_not_reached_by_redirects() {
+    let guarded = Origin::single(LENGTH, 23, Behaviour::default());
+    let free = Origin::single(LENGTH, 23, Behaviour::default());
+    let elsewhere = guarded.url("/file.bin");
+    let leads_there = Behaviour { redirect: Some(elsewhere.clone()), ..Behaviour::default() };
+    let sly = Origin::single(LENGTH, 23, leads_there);
+    let relay = TestRelay::start("");
+    run(async {
+        let origin = format!("http://{}", guarded.address());
+        patch(&relay, json!({"grants": [{"origin": origin, "id": "none", "bytes": 0}]})).await;
+        let lack = format!("{origin} needs a grant");
+        for source in [&elsewhere, &sly.url("/file.bin")] {
+            let body = json!({"sources": [source]}).to_string();
+            let (_, problem) = relay.admin("POST", "/v1/contents", Some(&body)).await;
+            assert!(problem["detail"].as_str().unwrap().contains(&lack), "{problem}");
+        }
+        let body = json!({"sources": [elsewhere, free.url("/file.bin")]}).to_string();
+        let (status, content) = relay.admin("POST", "/v1/contents", Some(&body)).await;
+        assert_eq!(status, 200, "{content}");
+        relay.until(content["id"].as_str().unwrap(), |status| status["state"] == "complete").await;
+        all_sent(&free, LENGTH).await;
+        assert!(guarded.log().is_empty(), "{:?}", guarded.log());
+        let (_, held) = relay.admin("GET", "/v1/caps?layer=effective", None).await;
+        let grant = &held["origin_grants"][0];
+        assert_eq!((&grant["used"], &grant["layer"]), (&json!(0), &json!("local")), "{held}");
+    });
+}

@@ -52,6 +52,10 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("millrace-agent: name a command: run, enroll or check-controller; see --help");
+            return ExitCode::from(2);
+        }
         Err(error) => {
             let rendered = error.render().to_string();
             let lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());

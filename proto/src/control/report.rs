@@ -18,7 +18,8 @@ pub struct Report {
     pub converged: bool,
     /// What stands in the way.
     pub obstacles: Vec<Obstacle>,
-    /// The relay, with its caps and what they hold up; `null` while it does not answer.
+    /// The relay, with its caps and what they hold up: `RelayStatus` of `relay-admin.json`. `null` while it does not answer.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub relay: Option<RelayStatus>,
     /// Contents that changed since the report before on this connection; all of them in its first.
     pub contents: Vec<ContentReport>,

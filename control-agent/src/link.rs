@@ -19,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that the controller may take to read a message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Most of a stranger's word that is shown.
+const SHOWN_CHARS_MAX: usize = 500;
+
 /// Most of a refusal's body that is read.
 const PROBLEM_BYTES_MAX: u64 = 64 << 10;
 
@@ -104,7 +107,7 @@ impl Link {
         match self.0.next().await {
             None => Err(LinkError::Closed(String::new())),
             Some(Ok(Message::Close(frame))) => {
-                let why = frame.map(|frame| format!(" ({} {})", frame.code, frame.reason));
+                let why = frame.map(|frame| format!(" ({} {})", frame.code, shown(&frame.reason)));
                 Err(LinkError::Closed(why.unwrap_or_default()))
             }
             Some(message) => Ok(message?),
@@ -130,6 +133,10 @@ pub(crate) async fn problem(mut response: reqwest::Response) -> String {
     }
     let detail = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
     let said = detail.unwrap_or_else(|| "no problem document (RFC 9457) says why".to_owned());
-    // A stranger's word goes into the log.
-    said.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    shown(&said)
+}
+
+/// A stranger's word, as it may stand in a line of the log.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -18,7 +18,7 @@ use crate::config::{Config, Reconnect};
 use crate::documents::Documents;
 use crate::identity::Identity;
 use crate::keeper::Outcome;
-use crate::link::{Link, LinkError};
+use crate::link::{Link, LinkError, shown};
 use crate::report::Reporter;
 use crate::run::unix_now;
 use crate::tls;
@@ -181,6 +181,8 @@ fn answer(documents: &mut Documents, message: Message) -> Option<ToController> {
             ToController::Accepted { sequence }
         }
         Err(refusal) => {
+            // It may repeat what came.
+            let refusal = Refusal { detail: shown(&refusal.detail), ..refusal };
             tracing::warn!(reason = ?refusal.reason, "a message of the controller is refused: {refusal}");
             ToController::Refused { refusal }
         }
@@ -232,6 +234,12 @@ fn chance() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_stays_in_one_line_of_the_log() {
+        let said = shown(&format!("a\nb\u{1b}[2J{}", "c".repeat(10_000)));
+        assert!(said.starts_with("a b [2Jccc") && said.len() == 500, "{said}");
+    }
 
     #[test]
     fn waits_double_up_to_a_bound_and_differ() {

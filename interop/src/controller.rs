@@ -162,6 +162,12 @@ impl Controller {
         *lock(&self.shared.manners) = manners;
     }
 
+    /// The key that it signs with.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        public(&self.key)
+    }
+
     /// A document for the relay, signed: `more` is merged into a state that is good for an hour.
     #[must_use]
     pub fn document(&self, sequence: u64, more: Value) -> String {

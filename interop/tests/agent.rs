@@ -145,9 +145,16 @@ fn what_does_not_count_is_refused_and_changes_nothing() {
     });
     assert_eq!(message["report"]["converged"], false);
     assert!(world.has(ONE) && !world.has(TWO));
-    // And it still listens.
-    controller.want(9, json!({}));
+    // And it still listens, to another key once that is named by the one before.
+    let other = Controller::start_as(2, false);
+    let (old, new) = (controller.public_key(), other.public_key());
+    controller.want(9, json!({"contents": [world.content(ONE)], "keys": [old, new]}));
     controller.hear_converged(9);
+    controller.say_document(&other.document(10, json!({"contents": [world.content(ONE)], "keys": [new]})));
+    controller.hear_converged(10);
+    check(&controller.document(11, json!({})), "unknown_key");
+    controller.say_document(&other.document(11, json!({})));
+    controller.hear_converged(11);
     assert!(!world.has(ONE));
 }
 

@@ -127,9 +127,17 @@ pub struct Addresses {
     /// HTTP.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub http: SocketAddr,
+    /// HTTPS, where there is a certificate.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub https: Option<SocketAddr>,
     /// BitTorrent over TCP; the UDP tracker has the same.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub bittorrent: SocketAddr,
+    /// The pages for people, where they are apart from the data.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub pages: Option<SocketAddr>,
     /// Metrics, besides the admin socket.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub metrics: Option<SocketAddr>,

@@ -190,6 +190,8 @@ pub struct Counters {
     pub sent_zero_copy_copied_bytes: Tally,
     /// Zero-copy sends that it refused.
     pub zero_copy_refusals: Tally,
+    /// Bytes sent after they were encrypted here.
+    pub sent_tls_bytes: Tally,
     /// Reads that brought data into the page cache before a send.
     pub brought_in: Tally,
     /// Bytes of them.

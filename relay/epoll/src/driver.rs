@@ -14,7 +14,7 @@ use millrace_engine::shard::Shard;
 use millrace_send::cold::{Resumed, Waiting};
 use millrace_send::disk::Disk;
 use millrace_send::socket::{peer_address, reset_on_close, tune_accepted};
-use millrace_send::{Mailbox, Outcome, Outward, Residency, Sender, Setup, clock};
+use millrace_send::{Front, Mailbox, Outcome, Outward, Residency, Sender, Setup, clock};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::SockRef;
@@ -110,6 +110,7 @@ impl<F: FnMut(Outward)> Driver<F> {
                 self.handle_readiness(event)?;
             }
             self.receive_all();
+            self.go_on_with_handshakes();
             if drains {
                 self.drain();
             }
@@ -175,6 +176,10 @@ impl<F: FnMut(Outward)> Driver<F> {
             open.readable = true;
         }
         let is_writable = ready.contains(EpollFlags::EPOLLOUT) && mem::take(&mut open.blocked);
+        if ready.contains(EpollFlags::EPOLLOUT) && self.sender.is_encrypted(conn) {
+            // Where it is still blocked, the next edge comes here again.
+            let _ = self.sender.flush(conn, open.as_fd());
+        }
         self.list(conn);
         if is_writable {
             self.deliver(Event::Writable { conn });
@@ -183,7 +188,7 @@ impl<F: FnMut(Outward)> Driver<F> {
 
     fn accept(&mut self, index: u32) -> io::Result<()> {
         for _ in 0..ACCEPTS_MAX {
-            let (socket, peer, protocol) = match self.listeners.accept(index) {
+            let (socket, peer, front) = match self.listeners.accept(index) {
                 None => break,
                 Some(Ok(accepted)) => accepted,
                 Some(Err(error)) if is_want_of_descriptors(&error) => {
@@ -210,7 +215,12 @@ impl<F: FnMut(Outward)> Driver<F> {
                 self.counters.close(Reason::TooManyConnections);
                 continue;
             }
-            self.deliver(Event::Accepted { conn, protocol, peer });
+            if front == Front::Https && !self.sender.begin_tls(conn, self.now) {
+                self.table.remove(conn);
+                self.counters.close(Reason::TooManyConnections);
+                continue;
+            }
+            self.deliver(Event::Accepted { conn, protocol: front.protocol(), peer });
         }
         Ok(())
     }
@@ -260,11 +270,32 @@ impl<F: FnMut(Outward)> Driver<F> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
             Err(_) => Some(Event::Broken { conn }),
         };
-        if let Some(event) = event {
-            self.shard.handle(self.now, event, &mut self.ops);
+        match event {
+            Some(Event::Received { data, .. }) if self.sender.is_encrypted(conn) => {
+                if let Some(open) = self.table.open(conn) {
+                    let deliver = |event: Event<'_>| self.shard.handle(self.now, event, &mut self.ops);
+                    // An edge tells when a socket that is blocked takes bytes again.
+                    let _ = self.sender.received(conn, open.as_fd(), data, deliver);
+                }
+            }
+            Some(event) => self.shard.handle(self.now, event, &mut self.ops),
+            None => {}
         }
         self.buffer = buffer;
         self.carry_out();
+    }
+
+    fn go_on_with_handshakes(&mut self) {
+        while let Some(conn) = self.sender.next_handshake() {
+            if let Some(open) = self.table.open(conn) {
+                let deliver = |event: Event<'_>| self.shard.handle(self.now, event, &mut self.ops);
+                let _ = self.sender.handshake(conn, open.as_fd(), deliver);
+            }
+            self.carry_out();
+        }
+        while let Some(conn) = self.sender.next_overdue_handshake(self.now) {
+            self.deliver(Event::Broken { conn });
+        }
     }
 
     fn begin_reads(&mut self) {
@@ -345,6 +376,10 @@ impl<F: FnMut(Outward)> Driver<F> {
             Op::Send { conn, bytes_max } => self.send(conn, bytes_max, Residency::Ask),
             Op::Shutdown { conn } => {
                 if let Some(open) = self.table.open(conn) {
+                    if self.sender.is_encrypted(conn) {
+                        let _ = self.sender.shut_down_tls(conn, open.as_fd());
+                        return;
+                    }
                     // It fails where the peer was first to break the connection, which receiving reports.
                     let _ = SockRef::from(open).shutdown(std::net::Shutdown::Write);
                 }
@@ -384,6 +419,9 @@ impl<F: FnMut(Outward)> Driver<F> {
 
     fn close(&mut self, conn: ConnId, reset: bool) {
         let Some(closed) = self.table.remove(conn) else { return };
+        if !reset && self.sender.is_encrypted(conn) {
+            let _ = self.sender.shut_down_tls(conn, closed.as_fd());
+        }
         self.sender.forget(conn);
         if reset {
             // A socket that takes no option any more is broken, and its close tells the peer nothing.

@@ -4,7 +4,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use millrace_engine::ids::{Now, Protocol};
+use millrace_engine::ids::Now;
+use millrace_send::Front;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use socket2::{SockAddr, SockRef};
 
@@ -16,7 +17,7 @@ const REST_NS: u64 = 100_000_000;
 #[derive(Debug)]
 struct Listener {
     socket: OwnedFd,
-    protocol: Protocol,
+    front: Front,
     /// Monotonic ns until which nothing is accepted.
     resting_until_ns: Option<u64>,
 }
@@ -27,21 +28,21 @@ pub(crate) struct Listeners(Vec<Listener>);
 
 impl Listeners {
     /// Registers the listeners.
-    pub(crate) fn new(epoll: &Epoll, sockets: Vec<(OwnedFd, Protocol)>) -> io::Result<Self> {
+    pub(crate) fn new(epoll: &Epoll, sockets: Vec<(OwnedFd, Front)>) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(sockets.len());
-        for ((socket, protocol), index) in sockets.into_iter().zip(0..) {
+        for ((socket, front), index) in sockets.into_iter().zip(0..) {
             SockRef::from(&socket).set_nonblocking(true)?;
             epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, Token::Listener(index).data()))?;
-            listeners.push(Listener { socket, protocol, resting_until_ns: None });
+            listeners.push(Listener { socket, front, resting_until_ns: None });
         }
         Ok(Listeners(listeners))
     }
 
     /// The next connection of a listener, non-blocking and closed on exec; none when there is none.
-    pub(crate) fn accept(&self, index: u32) -> Option<io::Result<(OwnedFd, SockAddr, Protocol)>> {
+    pub(crate) fn accept(&self, index: u32) -> Option<io::Result<(OwnedFd, SockAddr, Front)>> {
         let listener = self.0.get(index as usize)?;
         match SockRef::from(&listener.socket).accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
-            Ok((socket, peer)) => Some(Ok((socket.into(), peer, listener.protocol))),
+            Ok((socket, peer)) => Some(Ok((socket.into(), peer, listener.front))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Err(error)),
         }

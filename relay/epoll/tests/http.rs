@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use millrace_engine::counters::{Counters, Reason};
 use millrace_engine::event::{Answer, Document, News};
-use millrace_engine::ids::{Protocol, ShardId};
+use millrace_engine::ids::ShardId;
 use millrace_engine::ledger::Ledger;
 use millrace_engine::limits::Limits;
 use millrace_engine::shard::{Config, Identity, Shard};
@@ -24,7 +24,7 @@ use millrace_pagecache::new_content::NewContent;
 use millrace_pagecache::{Options, Store};
 use millrace_proto::id::ContentId;
 use millrace_send::socket::make_listener;
-use millrace_send::{HeaderTables, Mailbox, Outward, Postbox, SendPath, Sender, Setup};
+use millrace_send::{Front, HeaderTables, Mailbox, Outward, Postbox, SendPath, Sender, Setup};
 use socket2::SockRef;
 
 const CONTENT_BYTES: u64 = 3_000_001;
@@ -75,7 +75,7 @@ impl Relay {
             shard: Shard::new(ShardId(0), config),
             connections_max,
             core: Some(0),
-            listeners: vec![(listener, Protocol::Http)],
+            listeners: vec![(listener, Front::Http)],
             mailbox,
             sender,
             counters: Arc::clone(&counters),

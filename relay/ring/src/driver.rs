@@ -123,6 +123,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             // First, so that who was told of a content and asks for it finds that the shard knows it.
             let drains = self.read_mail();
             self.handle_all(&mut reaped);
+            self.go_on_with_handshakes();
             if drains {
                 self.drain();
             }
@@ -231,6 +232,10 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             Op::Send { conn, bytes_max } => self.send(conn, bytes_max, Residency::Ask),
             Op::Shutdown { conn } => {
                 if let Some(socket) = self.table.socket(conn) {
+                    if self.sender.is_encrypted(conn) {
+                        let flushed = self.sender.shut_down_tls(conn, socket);
+                        return self.flushed(conn, flushed);
+                    }
                     // It fails where the peer was first to break the connection, which the receive reports.
                     let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
                 }
@@ -269,9 +274,13 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn close(&mut self, conn: ConnId, reset: bool) {
-        if reset && let Some(socket) = self.table.socket(conn) {
-            // A socket that takes no option any more is broken, and its close tells the peer nothing.
-            let _ = reset_on_close(socket);
+        if let Some(socket) = self.table.socket(conn) {
+            if reset {
+                // A socket that takes no option any more is broken, and its close tells the peer nothing.
+                let _ = reset_on_close(socket);
+            } else if self.sender.is_encrypted(conn) {
+                let _ = self.sender.shut_down_tls(conn, socket);
+            }
         }
         self.sender.forget(conn);
         for token in self.table.close(conn).into_iter().flatten() {

@@ -8,7 +8,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
-use millrace_engine::ids::{Now, Protocol};
+use millrace_engine::ids::Now;
+use millrace_send::Front;
 
 use crate::token::{Kind, Token};
 
@@ -29,7 +30,7 @@ enum State {
 #[derive(Debug)]
 struct Listener {
     socket: OwnedFd,
-    protocol: Protocol,
+    front: Front,
     state: State,
 }
 
@@ -39,19 +40,19 @@ pub(crate) struct Listeners(Vec<Option<Listener>>);
 
 impl Listeners {
     /// Takes the listeners over; [`next_due`](Self::next_due) starts them.
-    pub(crate) fn new(sockets: Vec<(OwnedFd, Protocol)>) -> Self {
+    pub(crate) fn new(sockets: Vec<(OwnedFd, Front)>) -> Self {
         let state = || State::Resting { until_ns: 0 };
         Listeners(
             sockets
                 .into_iter()
-                .map(|(socket, protocol)| Some(Listener { socket, protocol, state: state() }))
+                .map(|(socket, front)| Some(Listener { socket, front, state: state() }))
                 .collect(),
         )
     }
 
     /// What the connections of a listener speak.
-    pub(crate) fn protocol(&self, slot: u32) -> Option<Protocol> {
-        Some(self.0.get(slot as usize)?.as_ref()?.protocol)
+    pub(crate) fn front(&self, slot: u32) -> Option<Front> {
+        Some(self.0.get(slot as usize)?.as_ref()?.front)
     }
 
     /// The accept of a listener that has rested long enough, to be submitted. Call until there is none.
@@ -136,7 +137,7 @@ mod tests {
 
     fn two() -> Listeners {
         let (one, other) = UnixStream::pair().unwrap();
-        Listeners::new(vec![(one.into(), Protocol::Http), (other.into(), Protocol::BitTorrent)])
+        Listeners::new(vec![(one.into(), Front::Http), (other.into(), Front::BitTorrent)])
     }
 
     #[test]

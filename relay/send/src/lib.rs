@@ -23,6 +23,7 @@ pub mod sender;
 pub mod setup;
 mod slice;
 pub mod socket;
+pub mod tls;
 pub mod zero_copy;
 
 pub use header_table::HeaderTables;
@@ -30,4 +31,5 @@ pub use mailbox::{Mailbox, Postbox};
 pub use outcome::{Absent, Outcome, Residency, SendPath, Way};
 pub use selftest::{Probe, probe};
 pub use sender::Sender;
-pub use setup::{Outward, Setup};
+pub use setup::{Front, Outward, Setup};
+pub use tls::Flushed;

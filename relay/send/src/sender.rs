@@ -4,6 +4,7 @@
 //! through the pipe. `sendfile` under `TCP_CORK` for all of them where page references are not to be had. What was read past the page cache
 //! for one send is copied out of its buffer, or sent from there where the card does without a copy.
 
+mod tls;
 mod zero_copy;
 
 use std::io;
@@ -24,6 +25,7 @@ use crate::outcome::{Absent, Outcome, Residency, SendPath, Way};
 use crate::pipe::Pipe;
 use crate::plan::{ABSENT_BYTES_MAX, Gap, Plan, Source, Unreadable};
 use crate::reference::References;
+use crate::tls::{Layer, Terms};
 use crate::zero_copy::{self as lending, ZeroCopy};
 use crate::{corked, reference};
 
@@ -40,6 +42,7 @@ pub struct Sender {
     kept: KeptFiles,
     cold: Cold,
     zero_copy: ZeroCopy,
+    tls: Layer,
 }
 
 /// How far a way of sending came.
@@ -109,6 +112,7 @@ impl Sender {
             kept: KeptFiles::default(),
             cold,
             zero_copy: ZeroCopy::default(),
+            tls: Layer::default(),
         })
     }
 
@@ -124,6 +128,12 @@ impl Sender {
     #[must_use]
     pub fn keeping_files(self, files_max: usize) -> Sender {
         Sender { kept: KeptFiles::new(files_max), ..self }
+    }
+
+    /// Speaks TLS on the connections that [begin](Sender::begin_tls) with it.
+    #[must_use]
+    pub fn speaking_tls(self, terms: Arc<Terms>) -> Sender {
+        Sender { tls: Layer::new(terms), ..self }
     }
 
     /// How bytes of files are sent.
@@ -145,6 +155,11 @@ impl Sender {
         bytes_max: u64,
         residency: Residency,
     ) -> Outcome {
+        let is_encrypted = self.tls.has(conn);
+        if is_encrypted && let Some(progress) = self.tls.send_rest(conn, socket, bytes_max) {
+            self.counters.sent_tls_bytes.add(progress.sent);
+            return Outcome::Sent(progress.told());
+        }
         let heads = match (&self.references, output.content()) {
             (Some(_), Some(content)) => Some(self.headers.of_piece_length(content.layout().piece_bytes())),
             _ => None,
@@ -154,9 +169,10 @@ impl Sender {
             Ok(plan) => plan,
             Err(Unreadable) => return Outcome::Sent(Sent::Unreadable),
         };
-        let eligible =
-            if self.zero_copy.may_send(conn) { lending::eligible(&plan, self.cold.staged()) } else { None };
-        let is_copied = plan.has_buffers() && !(eligible.is_some() && self.zero_copy.is_honoured(conn));
+        let may_lend = !is_encrypted && self.zero_copy.may_send(conn);
+        let eligible = if may_lend { lending::eligible(&plan, self.cold.staged()) } else { None };
+        let is_lent = eligible.is_some() && self.zero_copy.is_honoured(conn);
+        let is_copied = is_encrypted || plan.has_buffers() && !is_lent;
         if is_copied && !self.cold.copies().may_copy(conn) {
             self.cold.copies_mut().wait(conn, bytes_max);
             return Outcome::Postponed;
@@ -168,6 +184,12 @@ impl Sender {
             && let Some(gap) = plan.cut_before_absent(is_there)
         {
             return Outcome::Absent(self.absent(conn, output, gap));
+        }
+        if is_encrypted {
+            let sealed = self.tls.send(conn, socket, &plan);
+            // What was encrypted need not be read again, whether the socket has it or not.
+            let from_buffers = plan.staged_prefix(sealed.encrypted);
+            return self.note_sealed(&sealed, &from_buffers);
         }
         if let Some(eligible) = eligible {
             let head = plan.first_memory();
@@ -249,6 +271,7 @@ impl Sender {
             self.cold.give_back(buffer);
         }
         self.cold.forget(conn);
+        self.tls.forget(conn);
     }
 
     /// Begins a loop of the shard: what was learnt about files grows old, and those that nothing was sent from lately are closed, so that
@@ -256,12 +279,13 @@ impl Sender {
     pub fn begin_turn(&mut self, now: Now) {
         self.kept.begin_turn(now);
         self.cold.begin_turn(now);
+        self.tls.begin_turn();
     }
 
     /// When [`begin_turn`](Sender::begin_turn) is due although nothing happens, in monotonic nanoseconds.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        [self.kept.deadline_ns(), self.cold.deadline_ns()].into_iter().flatten().min()
+        [self.kept.deadline_ns(), self.cold.deadline_ns(), self.tls.deadline_ns()].into_iter().flatten().min()
     }
 
     fn count_references(&self, plan: &Plan<'_>, sent: u64) {

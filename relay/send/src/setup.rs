@@ -12,6 +12,28 @@ use millrace_proto::id::ContentId;
 use crate::mailbox::Mailbox;
 use crate::sender::Sender;
 
+/// What the connections of a listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// BitTorrent.
+    BitTorrent,
+}
+
+impl Front {
+    /// What the engine hears, to which records are unknown.
+    #[must_use]
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Front::Http | Front::Https => Protocol::Http,
+            Front::BitTorrent => Protocol::BitTorrent,
+        }
+    }
+}
+
 /// Everything one shard's loop owns.
 #[derive(Debug)]
 pub struct Setup {
@@ -24,7 +46,7 @@ pub struct Setup {
     /// The CPU to run on, from 0; none leaves it to the scheduler.
     pub core: Option<usize>,
     /// Listening sockets, as [`socket::make_listener`](crate::socket::make_listener) makes them.
-    pub listeners: Vec<(OwnedFd, Protocol)>,
+    pub listeners: Vec<(OwnedFd, Front)>,
     /// Where news for the shard arrives.
     pub mailbox: Mailbox,
     /// The shard's send path.

@@ -65,6 +65,16 @@ pub struct ServeArgs {
     /// Address for HTTP [default: [::]:8080, or 0.0.0.0:8080 where there is no IPv6]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Address for HTTPS, or `off`; it takes a certificate and its key [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub https: Option<String>,
+    /// Certificate of HTTPS (PEM), with those between it and a root behind it [default: tls-certificate in
+    /// $CREDENTIALS_DIRECTORY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM) [default: tls-key in $CREDENTIALS_DIRECTORY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// Address for BitTorrent, and for its UDP tracker [default: [::]:6881, or 0.0.0.0:6881 where there is no IPv6]
     #[arg(long, value_name = "ADDR")]
     pub bt: Option<String>,
@@ -79,6 +89,9 @@ pub struct ServeArgs {
     /// Socket for administration [default: $MILLRACE_ADMIN, $RUNTIME_DIRECTORY/admin.sock, or admin.sock in the store]
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
+    /// Address for the pages for people and the index, `data` for where HTTP is served, or `off` [default: data]
+    #[arg(long, value_name = "ADDR")]
+    pub pages: Option<String>,
     /// Address for Prometheus metrics, or `off` [default: 127.0.0.1:9185]
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<String>,

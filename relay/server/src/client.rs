@@ -300,9 +300,11 @@ fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failur
         relay.send_path.name,
         relay.ingest_io.name
     ));
-    let Addresses { http, bittorrent, metrics } = relay.addresses;
+    let Addresses { http, https, bittorrent, pages, metrics } = relay.addresses;
+    let pages = pages.map(|address| format!(", pages on {address}")).unwrap_or_default();
+    let https = https.map(|address| format!(", HTTPS on {address}")).unwrap_or_default();
     let metrics = metrics.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    println(&format!("HTTP on {http}, BitTorrent on {bittorrent}, metrics on {metrics}"));
+    println(&format!("HTTP on {http}{https}, BitTorrent on {bittorrent}{pages}, metrics on {metrics}"));
     if relay.backend.name == "epoll" {
         println(&format!("over epoll because: {}", relay.backend.reason));
     }

@@ -93,6 +93,10 @@ fn examine() -> Vec<Finding> {
         ),
     });
     findings.extend(ring.verdict.as_ref().ok().map(|found| zero_copy(found.zero_copy)));
+    findings.push(Finding::good(
+        "tls",
+        "1.2 and 1.3, encrypted by the relay; --https ADDR needs a certificate and its key",
+    ));
     findings.push(ingest_io(&ring));
     findings.push(cachestat());
     findings.push(cores());

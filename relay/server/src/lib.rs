@@ -24,6 +24,7 @@ pub mod shards;
 mod sockets;
 pub mod start;
 mod terminal;
+pub mod tls;
 mod top;
 pub mod verify;
 

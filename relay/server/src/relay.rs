@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::origins::Origins;
 use crate::shards::Shards;
+use crate::tls::Tls;
 
 /// A running relay, seen from its control thread.
 #[derive(Debug)]
@@ -46,8 +47,14 @@ pub struct Relay {
     pub public_url: Url,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// Where HTTPS is served, if it is.
+    pub https: Option<SocketAddr>,
+    /// By which certificate, if it is.
+    pub tls: Option<Tls>,
     /// Where BitTorrent is served.
     pub bittorrent: SocketAddr,
+    /// Where the pages for people are served, if apart from the data.
+    pub pages: Option<SocketAddr>,
     /// Where metrics are served, besides the admin socket.
     pub metrics: Option<SocketAddr>,
     /// The back end, and why.

@@ -23,6 +23,15 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     let config = Config::load(args, environment)?;
     if args.check_config {
         println(config.to_string().trim_end());
+    }
+    let certificate = config.https.as_ref().map(|https| https.files.load()).transpose();
+    let certificate = certificate.map_err(|error| Failure::usage(error.to_string()))?;
+    if args.check_config {
+        let warning =
+            certificate.and_then(|certificate| certificate.warning(jiff::Timestamp::now().as_second()));
+        if let Some(warning) = warning {
+            eprintln!("millrace-relay: tls-certificate: {warning}");
+        }
         return Ok(());
     }
     let inherited = Inherited::take(environment.variable).map_err(|error| anyhow!("{error}"))?;

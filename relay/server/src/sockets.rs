@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use url::Url;
 
-use crate::config::Config;
+use crate::config::{Config, Pages};
 use crate::listen;
 use crate::service::inherited::Inherited;
 use crate::start::StartError;
@@ -16,8 +16,10 @@ pub(crate) type Listeners = (SocketAddr, Vec<Vec<OwnedFd>>);
 /// Every socket that others see.
 pub(crate) struct Sockets {
     pub(crate) http: Listeners,
+    pub(crate) https: Option<Listeners>,
     pub(crate) bittorrent: Listeners,
     pub(crate) udp: UdpSocket,
+    pub(crate) pages: Option<TcpListener>,
     pub(crate) metrics: Option<TcpListener>,
 }
 
@@ -25,6 +27,17 @@ impl Sockets {
     /// Opens what is not inherited.
     pub(crate) fn open(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
         let http = Self::listeners(config, inherited.http, config.http, "--http")?;
+        let https = match &config.https {
+            Some(https) => Some(Self::listeners(config, inherited.https, https.address, "--https")?),
+            None => {
+                if !inherited.https.is_empty() {
+                    tracing::warn!(
+                        "HTTPS is off, and the service manager listens for it: who connects there waits in vain, so stop that socket unit"
+                    );
+                }
+                None
+            }
+        };
         let bittorrent = Self::listeners(config, inherited.bittorrent, config.bittorrent, "--bt")?;
         let udp = match inherited.udp {
             Some(udp) => udp,
@@ -32,15 +45,28 @@ impl Sockets {
         };
         udp.set_nonblocking(true)
             .map_err(|source| StartError::Kernel { what: "the UDP socket cannot be used", source })?;
-        let metrics = match (config.metrics, inherited.metrics) {
-            (None, _) => None,
-            (Some(_), Some(inherited)) => Some(inherited),
-            (Some(address), None) => {
-                let (_, listeners) = listen::tcp(address, 1, None, "--metrics")?;
-                listeners.into_iter().next().map(Into::into)
-            }
+        let pages = match config.pages {
+            Pages::Apart(address) => Self::alone(Some(address), inherited.pages, "--pages")?,
+            Pages::WithData | Pages::Off => None,
         };
-        Ok(Sockets { http, bittorrent, udp, metrics })
+        let metrics = Self::alone(config.metrics, inherited.metrics, "--metrics")?;
+        Ok(Sockets { http, https, bittorrent, udp, pages, metrics })
+    }
+
+    /// A socket that the control thread serves: what was inherited, where it is wanted.
+    fn alone(
+        wanted: Option<SocketAddr>,
+        inherited: Option<TcpListener>,
+        flag: &'static str,
+    ) -> Result<Option<TcpListener>, StartError> {
+        match (wanted, inherited) {
+            (None, _) => Ok(None),
+            (Some(_), Some(inherited)) => Ok(Some(inherited)),
+            (Some(address), None) => {
+                let (_, listeners) = listen::tcp(address, 1, None, flag)?;
+                Ok(listeners.into_iter().next().map(Into::into))
+            }
+        }
     }
 
     fn listeners(

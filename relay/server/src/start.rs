@@ -11,19 +11,19 @@ use std::time::Instant;
 
 use millrace_engine::counters::Counters;
 use millrace_engine::event::News;
-use millrace_engine::ids::{Protocol, ShardId};
+use millrace_engine::ids::ShardId;
 use millrace_engine::ledger::Ledger;
 use millrace_engine::shard::{self, Identity, Shard};
 use millrace_pagecache::disk::Interrupted;
 use millrace_pagecache::{Options, Store, StoreError};
 use millrace_proto::admin::Choice;
 use millrace_ring::Reservation;
-use millrace_send::{HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
+use millrace_send::{Front, HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::backend::{self, NoUring};
 use crate::caps::{CapsFileError, Clock, Keeper};
-use crate::config::Config;
+use crate::config::{Config, Https};
 use crate::control::describe::Links;
 use crate::control::socket::{self, SocketFile};
 use crate::control::{self, Asked};
@@ -35,6 +35,7 @@ use crate::relay::{Relay, Stop};
 use crate::service::inherited::Inherited;
 use crate::shards::Shards;
 use crate::sockets::{Sockets, default_public_url};
+use crate::tls::{Tls, TlsError};
 
 /// Why a relay does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum StartError {
     /// A port is not to be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate of HTTPS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The admin socket is not to be had.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
@@ -123,6 +127,8 @@ impl Running {
     /// See [`StartError`]. Nothing is left running then.
     pub fn start_on(mut config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let load = |https: &Https| Ok(Tls::new(https.files.load()?, config.handshakes));
+        let tls = config.https.as_ref().map(load).transpose().map_err(StartError::Tls)?;
         let files_max = limit_descriptors(&mut config);
         let (rings, backend) =
             backend::choose(config.io, config.cores.len(), &config.limits).map_err(no_uring("--io"))?;
@@ -184,7 +190,10 @@ impl Running {
             peer_id: machine::peer_id().map_err(kernel("no peer id"))?,
             public_url,
             http: sockets.http.0,
+            https: sockets.https.as_ref().map(|https| https.0),
+            tls,
             bittorrent: sockets.bittorrent.0,
+            pages: sockets.pages.as_ref().and_then(|pages| pages.local_addr().ok()),
             metrics: sockets.metrics.as_ref().and_then(|metrics| metrics.local_addr().ok()),
             backend,
             send_path,
@@ -296,15 +305,22 @@ impl Threads {
             news: control_mailbox,
             udp: sockets.udp,
             metrics: sockets.metrics,
+            pages: sockets.pages,
             admin,
         };
         let control = control::start(parts).map_err(kernel("the control thread does not start"))?;
-        let listeners = sockets.http.1.into_iter().zip(sockets.bittorrent.1);
+        let no_https = || self.relay.config.cores.iter().map(|_| Vec::new()).collect();
+        let https = sockets.https.map_or_else(no_https, |https| https.1);
+        let listeners = sockets.http.1.into_iter().zip(https).zip(sockets.bittorrent.1);
         let (mut rings, mut shards) = (std::mem::take(&mut self.rings).into_iter(), Vec::new());
-        for ((number, mailbox), (http, bittorrent)) in mailboxes.into_iter().enumerate().zip(listeners) {
-            let http = http.into_iter().map(|socket| (socket, Protocol::Http));
-            let bittorrent = bittorrent.into_iter().map(|socket| (socket, Protocol::BitTorrent));
-            let listeners = http.chain(bittorrent).collect();
+        for ((number, mailbox), ((http, https), bittorrent)) in
+            mailboxes.into_iter().enumerate().zip(listeners)
+        {
+            let fronts = [(Front::Http, http), (Front::Https, https), (Front::BitTorrent, bittorrent)];
+            let listeners = fronts
+                .into_iter()
+                .flat_map(|(front, sockets)| sockets.into_iter().map(move |socket| (socket, front)));
+            let listeners = listeners.collect();
             shards.push(self.start_shard(number, rings.next(), mailbox, listeners, asks.clone())?);
         }
         Ok(Running { relay: self.relay, shards, control, ingest, _admin_file: admin_file })
@@ -315,7 +331,7 @@ impl Threads {
         number: usize,
         ring: Option<Reservation>,
         mailbox: Mailbox,
-        listeners: Vec<(OwnedFd, Protocol)>,
+        listeners: Vec<(OwnedFd, Front)>,
         asks: UnboundedSender<Asked>,
     ) -> Result<JoinHandle<()>, StartError> {
         let relay = &self.relay;
@@ -328,6 +344,10 @@ impl Threads {
             .map_err(kernel("no pipe for sending"))?
             .keeping_files(self.files_max)
             .reading_directly(relay.config.limits.read_buffers);
+        let sender = match &relay.tls {
+            Some(tls) => sender.speaking_tls(Arc::clone(&tls.terms)),
+            None => sender,
+        };
         let limits = Arc::new(relay.config.limits.clone());
         let connections_max = limits.connections_max;
         let seed = u64::from_le_bytes(machine::random().map_err(kernel("no randomness"))?);

@@ -57,13 +57,16 @@ impl Terminal {
     pub(crate) fn announce(&self, relay: &Relay) {
         if self.bars.is_none() {
             tracing::info!(
-                page = %relay.public_url, http = %relay.http, bittorrent = %relay.bittorrent,
+                page = %relay.public_url, http = %relay.http, https = relay.https.map(tracing::field::display), bittorrent = %relay.bittorrent,
                 admin = %relay.config.admin.display(), "serving"
             );
             return;
         }
         eprintln!("Page        {}", relay.public_url);
         eprintln!("HTTP        {}   BitTorrent {}", relay.http, relay.bittorrent);
+        if let Some(https) = relay.https {
+            eprintln!("HTTPS       {https}");
+        }
         eprintln!("Admin       {}", relay.config.admin.display());
         if let Some(metrics) = relay.metrics {
             eprintln!("Metrics     http://{metrics}/metrics");

@@ -356,3 +356,33 @@ fn the_first_request_below_an_origin_starts_the_pull_that_all_share() {
         }
     });
 }
+
+#[test]
+fn pages_may_be_apart_from_the_data_or_nowhere() {
+    run(async {
+        let relay = TestRelay::start("pages = \"127.0.0.1:0\"");
+        let id = relay.add_file("file.bin", b"bytes").await;
+        let apart = relay.relay().pages.unwrap();
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let client = client.build().unwrap();
+        let get = async |path: &str| client.get(format!("http://{apart}{path}")).send().await.unwrap();
+        for path in ["/", "/index.json"] {
+            assert_eq!(relay.http(path).await.0, 404, "{path} is not with the data");
+            let answer = get(path).await;
+            assert_eq!(answer.status(), 200);
+            assert!(answer.text().await.unwrap().contains(&id));
+        }
+        // What belongs to one content is for who knows its name; its bytes are where links say.
+        assert_eq!(relay.http(&format!("/c/{id}.json")).await.0, 200);
+        assert_eq!(get(&format!("/c/{id}.json")).await.status(), 200);
+        let bytes = get(&format!("/c/{id}/file.bin?x=y")).await;
+        assert_eq!(bytes.status(), 307);
+        assert_eq!(bytes.headers()["location"], format!("{}c/{id}/file.bin?x=y", relay.relay().public_url));
+        assert_eq!(client.post(format!("http://{apart}/")).send().await.unwrap().status(), 405);
+
+        let nowhere = TestRelay::start("pages = \"off\"");
+        assert_eq!(nowhere.relay().pages, None);
+        assert_eq!(nowhere.http("/").await.0, 404);
+        assert_eq!(nowhere.http("/healthz").await.0, 200);
+    });
+}

@@ -7,9 +7,9 @@ use io_uring::cqueue;
 use millrace_engine::counters::Reason;
 use millrace_engine::event::{Event, Sent};
 use millrace_engine::ids::ConnId;
-use millrace_send::Outward;
 use millrace_send::cold::{Finished, Resumed};
 use millrace_send::socket::{peer_address, tune_accepted};
+use millrace_send::{Flushed, Front, Outward};
 use socket2::SockRef;
 
 use super::Driver;
@@ -39,7 +39,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
     }
 
     fn handle_accept(&mut self, token: Parts, completion: &cqueue::Entry) {
-        let protocol = self.listeners.protocol(token.slot);
+        let front = self.listeners.front(token.slot);
         let accepted = result(completion);
         if !cqueue::more(completion.flags()) {
             self.listeners.ended(token.slot, accepted.as_ref().err(), self.now);
@@ -58,9 +58,14 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         };
         // A peer that is gone already has no address any more; dropping the socket closes it.
         let peer = SockRef::from(&socket).peer_addr().ok().and_then(|address| peer_address(&address));
-        let (Some(protocol), Some(peer), Ok(())) = (protocol, peer, tune_accepted(&socket)) else { return };
+        let (Some(front), Some(peer), Ok(())) = (front, peer, tune_accepted(&socket)) else { return };
         match self.table.insert(socket) {
-            Ok(conn) => self.deliver(Event::Accepted { conn, protocol, peer }),
+            Ok(conn) if front == Front::Https && !self.sender.begin_tls(conn, self.now) => {
+                // Nothing is in flight for it.
+                self.table.close(conn);
+                self.counters.close(Reason::TooManyConnections);
+            }
+            Ok(conn) => self.deliver(Event::Accepted { conn, protocol: front.protocol(), peer }),
             Err(_closed) => self.counters.close(Reason::TooManyConnections),
         }
     }
@@ -86,6 +91,13 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         if let Whose::Open(conn) = whose {
             let data = filled.as_ref().map_or(&[][..], |filled| self.buffers.bytes(filled));
             match received {
+                Ok(_) if self.sender.is_encrypted(conn) => {
+                    if let Some(socket) = self.table.socket(conn) {
+                        let deliver = |event: Event<'_>| self.shard.handle(self.now, event, &mut self.ops);
+                        let flushed = self.sender.received(conn, socket, data, deliver);
+                        self.flushed(conn, flushed);
+                    }
+                }
                 Ok(_) => self.shard.handle(self.now, Event::Received { conn, data }, &mut self.ops),
                 Err(_) if end == ReceiveEnd::Interrupted => {}
                 Err(_) => self.shard.handle(self.now, Event::Broken { conn }, &mut self.ops),
@@ -101,8 +113,35 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
         let whose = self.table.whose(token);
         self.table.poll_ended(whose);
         if let Whose::Open(conn) = whose {
+            if self.sender.is_encrypted(conn)
+                && let Some(socket) = self.table.socket(conn)
+            {
+                let flushed = self.sender.flush(conn, socket);
+                self.flushed(conn, flushed);
+            }
             // An error or a hang-up is writable too: the send will tell.
             self.deliver(Event::Writable { conn });
+        }
+    }
+
+    pub(super) fn go_on_with_handshakes(&mut self) {
+        while let Some(conn) = self.sender.next_handshake() {
+            if let Some(socket) = self.table.socket(conn) {
+                let deliver = |event: Event<'_>| self.shard.handle(self.now, event, &mut self.ops);
+                let flushed = self.sender.handshake(conn, socket, deliver);
+                self.flushed(conn, flushed);
+            }
+            self.carry_out();
+        }
+        while let Some(conn) = self.sender.next_overdue_handshake(self.now) {
+            self.deliver(Event::Broken { conn });
+        }
+    }
+
+    /// What TLS itself has to say goes on when the socket takes it.
+    pub(super) fn flushed(&mut self, conn: ConnId, flushed: Flushed) {
+        if flushed == Flushed::Blocked && self.table.poll(conn) {
+            self.arm_poll(conn);
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use millrace_engine::counters::Counters;
 use millrace_engine::event::News;
-use millrace_engine::ids::{Protocol, ShardId};
+use millrace_engine::ids::ShardId;
 use millrace_engine::ledger::Ledger;
 use millrace_engine::limits::Limits;
 use millrace_engine::shard::{Config, Identity, Shard};
@@ -24,7 +24,7 @@ use millrace_proto::id::ContentId;
 use millrace_ring::Reservation;
 use millrace_ring::probe::Refusal;
 use millrace_send::socket::make_listener;
-use millrace_send::{HeaderTables, Mailbox, Postbox, SendPath, Sender, Setup};
+use millrace_send::{Front, HeaderTables, Mailbox, Postbox, SendPath, Sender, Setup};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 pub(crate) const LENGTH: u64 = 3_000_000;
@@ -63,7 +63,7 @@ impl Relay {
             shard: Shard::new(ShardId(0), config),
             connections_max: limits.connections_max,
             core: None,
-            listeners: vec![(listener, Protocol::Http)],
+            listeners: vec![(listener, Front::Http)],
             mailbox,
             sender: Sender::new(path, Arc::clone(&counters), Arc::new(HeaderTables::default()))
                 .unwrap()

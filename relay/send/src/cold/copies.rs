@@ -40,7 +40,7 @@ impl Copies {
         next
     }
 
-    /// So many bytes were copied, or will be.
+    /// So many bytes were copied, or will be, or encrypted, which takes as long.
     pub(crate) fn copied(&mut self, bytes: u64) {
         self.copied_bytes += bytes;
     }

@@ -12,12 +12,13 @@ use socket2::{Domain, Socket, Type};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
-use super::caps;
 use super::check_socket_path;
 use super::file::{self, Entry, File, LimitKeys};
 use super::{
     BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
+    Pages,
 };
+use super::{caps, tls_keys};
 use crate::cli::ServeArgs;
 use crate::ingest::ORIGIN_CONNECTIONS;
 use crate::logging;
@@ -44,7 +45,7 @@ impl fmt::Display for Place<'_> {
 
 /// A value as text, and its place.
 pub(super) struct Found<'a> {
-    text: String,
+    pub(super) text: String,
     pub(super) place: Place<'a>,
 }
 
@@ -77,7 +78,7 @@ impl<'a> Lookup<'a> {
     }
 
     /// The flag, else the key of the same name.
-    fn either(&self, name: &'static str, flag: Option<&str>, entry: &Entry) -> Option<Found<'a>> {
+    pub(super) fn either(&self, name: &'static str, flag: Option<&str>, entry: &Entry) -> Option<Found<'a>> {
         Self::flag(name, flag).or_else(|| self.entry(name, entry))
     }
 }
@@ -132,12 +133,15 @@ impl Config {
             capacity: optional(lookup.either("capacity", args.capacity.as_deref(), capacity), size_limit)?
                 .flatten(),
             http: listen("http", &args.http, http, HTTP_PORT)?,
+            https: tls_keys::https(&lookup, args, &file, environment)?,
             bittorrent: listen("bt", &args.bt, bt, BITTORRENT_PORT)?,
             public_url: optional(
                 lookup.either("public-url", args.public_url.as_deref(), public_url),
                 public,
             )?,
             caps: caps::caps(&lookup, args, &file)?,
+            pages: optional(lookup.either("pages", args.pages.as_deref(), &file.pages), pages)?
+                .unwrap_or(Pages::WithData),
             metrics: lookup
                 .either("metrics", args.metrics.as_deref(), metrics)
                 .unwrap_or(Found { text: METRICS.into(), place: Place::Default })
@@ -160,6 +164,7 @@ impl Config {
             log_level: optional(lookup.entry("log-level", &file.log_level), logging::levels)?
                 .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
             limits: limits(&lookup, &file.limits)?,
+            handshakes: tls_keys::handshakes(&lookup, &file)?,
             origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
             origin_connections: optional(
                 lookup.entry("origin-connections", &file.origin_connections),
@@ -173,7 +178,7 @@ impl Config {
     }
 }
 
-fn optional<T>(
+pub(super) fn optional<T>(
     found: Option<Found<'_>>,
     read: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<Option<T>, ConfigError> {
@@ -194,8 +199,14 @@ fn any_address(environment: &Environment<'_>, port: u16) -> SocketAddr {
     SocketAddr::new(any, port)
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8080 or [::]:8080".into())
+}
+
+/// A count or size within bounds.
+pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let value = text.parse().ok().map(|Size(value)| value).filter(|value| (least..=most).contains(value));
+    value.ok_or_else(|| format!("write a number from {least} to {most}"))
 }
 
 fn size_limit(text: &str) -> Result<Option<u64>, String> {
@@ -262,6 +273,14 @@ fn connection_count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| "write a number from 1 to 64".into())
 }
 
+fn pages(text: &str) -> Result<Pages, String> {
+    match text {
+        "data" => Ok(Pages::WithData),
+        "off" => Ok(Pages::Off),
+        _ => address(text).map(Pages::Apart).map_err(|problem| format!("{problem}; or data, or off")),
+    }
+}
+
 fn log_kind(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
@@ -298,13 +317,7 @@ fn core_list(text: &str, allowed: &[usize]) -> Result<Vec<usize>, String> {
 fn limits(lookup: &Lookup<'_>, keys: &LimitKeys) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
     let number = |name: &str, entry: &Entry, least: u64, most: u64| {
-        optional(lookup.entry(format!("limits.{name}"), entry), |text| {
-            text.parse()
-                .ok()
-                .map(|Size(value)| value)
-                .filter(|value| (least..=most).contains(value))
-                .ok_or_else(|| format!("write a number from {least} to {most}"))
-        })
+        optional(lookup.entry(format!("limits.{name}"), entry), |text| self::number(text, least, most))
     };
     let set_u32 = |target: &mut u32, name, entry, least, most| {
         number(name, entry, least, most).map(|value| {
@@ -400,11 +413,16 @@ mod tests {
         check_error("origin-ca = \"/nonexistent/ca.pem\"\n", &["relay.toml:1: origin-ca", "No such file"]);
         check_error("[origins.a]\n", &["relay.toml:1", "url"]);
         check_error("origin-connections = 0", &["relay.toml:1: origin-connections", "from 1 to 64"]);
+        check_error("pages = \"8081\"", &["relay.toml:1: pages", "127.0.0.1:8080", "or data, or off"]);
         check_error("congestion = \"warp\"", &["relay.toml:1: congestion", "`warp`"]);
         check_error("cores = \"0-4\"", &["relay.toml:1: cores", "core 4"]);
         check_error("http = ", &["relay.toml:1"]);
         check_error("ingest-io = \"ring\"", &["relay.toml:1: ingest-io", "auto, uring or pwrite"]);
         check_error("log-level = \"debgu\"", &["relay.toml:1: log-level", "`debgu`", "debug"]);
+        check_error("https = \"8443\"", &["relay.toml:1: https", "127.0.0.1:8080"]);
+        check_error("https = \"[::]:8443\"", &["relay.toml:1: https", "tls-certificate", "tls-key"]);
+        check_error("https = \"[::]:1\"\ntls-certificate = \"/c\"", &["relay.toml:1: https", "--tls-key"]);
+        check_error("[limits]\ntls-handshakes = 0", &["relay.toml:2: limits.tls-handshakes", "from 1"]);
         check_error("io = \"epoll\"\ningest-io = \"uring\"", &["relay.toml:2: ingest-io", "no ring"]);
     }
 
@@ -461,6 +479,21 @@ mod tests {
         assert_eq!(config.store, Path::new("/var/lib/millrace"));
         assert_eq!(config.admin, Path::new("/run/millrace/admin.sock"));
         assert_eq!(config.bittorrent.to_string(), "0.0.0.0:6881");
+    }
+
+    #[test]
+    fn a_certificate_may_be_a_credential_and_a_file_that_is_named_wins() {
+        let variable = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/run/c".into());
+        let environment = Environment { variable: &variable, cores_allowed: vec![0], has_ipv6: false };
+        let args = ServeArgs { https: Some("[::]:8443".into()), ..ServeArgs::default() };
+        let text = "tls-certificate = \"/etc/own.pem\"";
+        let config = Config::check(&args, Some((Path::new("relay.toml"), text)), &environment).unwrap();
+        let https = config.https.unwrap();
+        assert_eq!(https.address.to_string(), "[::]:8443");
+        assert_eq!(https.files.certificate, Path::new("/etc/own.pem"));
+        assert_eq!(https.files.key, Path::new("/run/c/tls-key"));
+        let off = Config::check(&ServeArgs::default(), None, &environment).unwrap();
+        assert_eq!(off.https, None);
     }
 
     #[test]

@@ -44,11 +44,15 @@ pub(super) struct File {
     pub(super) store: Entry,
     pub(super) capacity: Entry,
     pub(super) http: Entry,
+    pub(super) https: Entry,
+    pub(super) tls_certificate: Entry,
+    pub(super) tls_key: Entry,
     pub(super) bt: Entry,
     pub(super) public_url: Entry,
     pub(super) egress: Entry,
     pub(super) caps: Option<toml::Table>,
     pub(super) admin: Entry,
+    pub(super) pages: Entry,
     pub(super) metrics: Entry,
     pub(super) cores: Entry,
     pub(super) io: Entry,
@@ -78,6 +82,8 @@ pub(super) struct LimitKeys {
     pub(super) handshake_timeout: Entry,
     pub(super) peer_idle_timeout: Entry,
     pub(super) peer_requests: Entry,
+    pub(super) tls_handshakes: Entry,
+    pub(super) tls_handshake_timeout: Entry,
     pub(super) upload_slots: Entry,
     pub(super) read_buffers: Entry,
     pub(super) drain_timeout: Entry,
@@ -208,7 +214,7 @@ mod tests {
         let default = check("");
         assert_eq!(check(EXAMPLE), default);
         // These have no default to show, and need files and modules that are not everywhere.
-        let examples = ["sources", "public-url", "congestion", "origin-ca"];
+        let examples = ["sources", "public-url", "congestion", "origin-ca", "tls-certificate", "tls-key"];
         let is_example = |line: &&str| !examples.iter().any(|key| line.starts_with(&format!("{key} =")));
         let defaults: Vec<_> =
             uncommented().lines().filter(is_example).map(|line| format!("{line}\n")).collect();

@@ -5,6 +5,7 @@ mod caps;
 mod check;
 mod file;
 mod show;
+mod tls_keys;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,10 +15,12 @@ use std::path::{Path, PathBuf};
 
 use millrace_engine::limits::Limits;
 use millrace_proto::admin::caps::Caps;
+use millrace_send::tls::HandshakeLimits;
 use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use crate::cli::ServeArgs;
+use crate::tls;
 
 /// Longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -72,6 +75,26 @@ pub struct Origin {
     pub headers: Vec<(String, String)>,
 }
 
+/// Where the pages for people and the index are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Where HTTP is.
+    WithData,
+    /// On an address of their own, and nowhere else.
+    Apart(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// How HTTPS is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    /// Where.
+    pub address: SocketAddr,
+    /// By which certificate.
+    pub files: tls::Files,
+}
+
 /// Everything that a relay is told when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -83,6 +106,8 @@ pub struct Config {
     pub capacity: Option<u64>,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// Where HTTPS is served, if it is.
+    pub https: Option<Https>,
     /// Where BitTorrent and the UDP tracker are served.
     pub bittorrent: SocketAddr,
     /// What links name; `None` is worked out from the machine's addresses once the port is known.
@@ -91,6 +116,8 @@ pub struct Config {
     pub caps: Caps,
     /// The admin socket.
     pub admin: PathBuf,
+    /// Where the pages for people are served.
+    pub pages: Pages,
     /// Where metrics are served; `None` is only on the admin socket.
     pub metrics: Option<SocketAddr>,
     /// Cores to run shards on; at least one, at most 64.
@@ -107,6 +134,8 @@ pub struct Config {
     pub log_level: Targets,
     /// Bounds of each shard.
     pub limits: Limits,
+    /// Bounds on TLS handshakes, of each shard.
+    pub handshakes: HandshakeLimits,
     /// Certificates (PEM) that origins are trusted by, besides those of the system.
     pub origin_ca: Option<PathBuf>,
     /// Connections to one origin at a time, at least one.
@@ -151,6 +180,11 @@ impl Environment<'_> {
             return PathBuf::from(named);
         }
         self.folder("RUNTIME_DIRECTORY").unwrap_or_else(|| store.to_owned()).join("admin.sock")
+    }
+
+    /// The file of a secret that the service manager passes (systemd.exec(5), LoadCredential=).
+    fn credential(&self, name: &str) -> Option<PathBuf> {
+        Some(self.folder("CREDENTIALS_DIRECTORY")?.join(name))
     }
 
     /// The places where a client looks for the socket of a running relay, in order.

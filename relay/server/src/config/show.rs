@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_proto::admin::caps::Limit;
 
-use super::{Config, IngestIo, Io, LogFormat};
+use super::{Config, Https, IngestIo, Io, LogFormat, Pages};
 
 /// What stands for a header field's value, which may be a secret.
 const NOT_SHOWN: &str = "(not shown)";
@@ -17,8 +17,8 @@ impl fmt::Display for Config {
         // Taken apart without a rest, so that a key that is added is not forgotten here.
         #[rustfmt::skip]
         let Config {
-            sources, store, capacity, http, bittorrent, public_url, caps, admin, metrics, cores, io, ingest_io, congestion,
-            log_format, log_level, limits: _, origin_ca, origin_connections, origins: _,
+            sources, store, capacity, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
+            log_format, log_level, limits: _, handshakes: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
         let sources: Vec<_> = sources.iter().map(text).collect();
@@ -26,6 +26,14 @@ impl fmt::Display for Config {
         writeln!(f, "store = {}", path(store))?;
         writeln!(f, "capacity = {}", or_none(*capacity))?;
         writeln!(f, "http = {}", text(http))?;
+        match https {
+            Some(Https { address, files }) => {
+                writeln!(f, "https = {}", text(address))?;
+                writeln!(f, "tls-certificate = {}", path(&files.certificate))?;
+                writeln!(f, "tls-key = {}", path(&files.key))?;
+            }
+            None => writeln!(f, "https = {}", text("off"))?,
+        }
         writeln!(f, "bt = {}", text(bittorrent))?;
         match public_url {
             Some(url) => writeln!(f, "public-url = {}", text(url))?,
@@ -39,6 +47,11 @@ impl fmt::Display for Config {
             None => writeln!(f, "egress = {}", text("none"))?,
         }
         writeln!(f, "admin = {}", path(admin))?;
+        match pages {
+            Pages::WithData => writeln!(f, "pages = {}", text("data"))?,
+            Pages::Apart(address) => writeln!(f, "pages = {}", text(address))?,
+            Pages::Off => writeln!(f, "pages = {}", text("off"))?,
+        }
         writeln!(f, "metrics = {}", metrics.map_or_else(|| text("off"), |address| text(&address)))?;
         let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
         writeln!(f, "cores = {}", text(&cores.join(",")))?;
@@ -72,14 +85,16 @@ impl Config {
         writeln!(f, "connections-per-address = {}", limits.connections_per_address_max)?;
         writeln!(f, "head-bytes = {}", limits.head_bytes_max)?;
         writeln!(f, "peer-requests = {}", limits.peer_requests_max)?;
+        writeln!(f, "tls-handshakes = {}", self.handshakes.in_progress_max)?;
         writeln!(f, "upload-slots = {}", limits.upload_slots)?;
         writeln!(f, "read-buffers = {}", limits.read_buffers)?;
-        let times: [(&str, Duration); 7] = [
+        let times: [(&str, Duration); 8] = [
             ("head-timeout", limits.head_timeout),
             ("idle-timeout", limits.idle_timeout),
             ("stall-timeout", limits.stall_timeout),
             ("park-timeout", limits.park_timeout),
             ("handshake-timeout", limits.handshake_timeout),
+            ("tls-handshake-timeout", self.handshakes.timeout),
             ("peer-idle-timeout", limits.peer_idle_timeout),
             ("drain-timeout", limits.drain_timeout),
         ];
@@ -165,12 +180,12 @@ mod tests {
     fn what_is_printed_is_a_configuration_file_that_says_the_same() {
         check("");
         check(
-            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"
-             bt = \"[::1]:2\"\npublic-url = \"https://x.example/y\"\negress = \"8Mbit/s\"\nadmin = \"/a.sock\"\nmetrics = \"off\"
+            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"\nhttps = \"[::1]:3\"\ntls-certificate = \"/c\"\ntls-key = \"/k\"
+             bt = \"[::1]:2\"\npublic-url = \"https://x.example/y\"\negress = \"8Mbit/s\"\nadmin = \"/a.sock\"\nmetrics = \"off\"\npages = \"[::1]:4\"
              cores = \"1-2\"\nio = \"epoll\"\ningest-io = \"pwrite\"\nlog-format = \"json\"\nlog-level = \"warn,a::b=debug\"\norigin-ca = \"/proc/self/status\"\norigin-connections = 3
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17
              upload-slots = 3\nread-buffers = 4\nhead-timeout = 1\nidle-timeout = 2\nstall-timeout = 3\npark-timeout = 4
-             handshake-timeout = 5\npeer-idle-timeout = 6\ndrain-timeout = 7
+             handshake-timeout = 5\ntls-handshakes = 6\ntls-handshake-timeout = 7\npeer-idle-timeout = 6\ndrain-timeout = 7
              [origins.\"a.b\"]\nurl = \"http://x/y\"\n
              [caps]\nline_rate = \"18446744073709551615\"\ncontents.gayddnrzgi2tmnzyhfqwey3emy.priority = -3
              [caps.egress]\nhttp = \"40%\"\nnetworks = [{ cidr = [\"10.0.0.0/8\", \"::1\"], total = 0 }]

@@ -4,6 +4,7 @@
 //! or of the store.
 
 mod caps;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -93,6 +94,9 @@ impl Collector for Numbers {
             "Shards whose loops do not turn",
             alone(count_of(self.0.stuck_shards().len())),
         )?;
+        if let Some(tls) = &relay.tls {
+            tls::tls(&mut out, tls)?;
+        }
         ingest(&mut out, relay.ingest.metrics())?;
         self.contents(&mut out)?;
         caps::caps(&mut out, &relay.ledger.caps(), &relay.counters)?;
@@ -261,6 +265,7 @@ fn bytes(out: &mut Writer<'_>, counters: &[Arc<Counters>]) -> fmt::Result {
             (&[("path", "copy")][..], sum(counters, |c| c.sent_copy_bytes.value())),
             (&[("path", "send_zc")][..], sum(counters, |c| c.sent_zero_copy_bytes.value())),
             (&[("path", "send_zc_copied")][..], sum(counters, |c| c.sent_zero_copy_copied_bytes.value())),
+            (&[("path", "tls")][..], sum(counters, |c| c.sent_tls_bytes.value())),
         ],
     )?;
     out.counter(

@@ -16,6 +16,7 @@ pub mod index;
 pub mod metrics;
 mod openapi;
 mod page;
+mod pages;
 mod problem;
 pub mod questions;
 pub mod socket;
@@ -78,6 +79,8 @@ pub struct Parts {
     pub udp: UdpSocket,
     /// Where metrics are served, besides the admin socket.
     pub metrics: Option<TcpListener>,
+    /// Where the pages for people are served, if apart from the data.
+    pub pages: Option<TcpListener>,
     /// The admin socket.
     pub admin: UnixListener,
 }
@@ -99,7 +102,7 @@ pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
 }
 
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { relay, mut asks, mut news, udp, metrics, admin } = parts;
+    let Parts { relay, mut asks, mut news, udp, metrics, pages, admin } = parts;
     let reachable = Reachable {
         public: relay.public_url.host().and_then(|host| match host {
             url::Host::Ipv4(v4) => Some(v4.into()),
@@ -140,6 +143,12 @@ async fn run(parts: Parts) -> io::Result<()> {
         metrics.set_nonblocking(true)?;
         let (listener, router) =
             (tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
+        tokio::spawn(async move { lost(axum::serve(listener, router).await) });
+    }
+    if let Some(pages) = pages {
+        pages.set_nonblocking(true)?;
+        let (listener, router) =
+            (tokio::net::TcpListener::from_std(pages)?, pages::router(Arc::clone(&questions)));
         tokio::spawn(async move { lost(axum::serve(listener, router).await) });
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {

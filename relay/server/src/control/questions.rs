@@ -15,6 +15,7 @@ use millrace_proto::tracker::swarm::UnknownInfohash;
 use millrace_proto::tracker::{AnnounceAnswer, SwarmCounts, response};
 use tokio::sync::Semaphore;
 
+use crate::config::Pages;
 use crate::ingest::{AddError, NewPull};
 use crate::relay::Relay;
 
@@ -79,10 +80,19 @@ impl Questions {
         known.total
     }
 
-    /// Answers one question that is not about [`Questions::pull`].
+    /// Answers one question of a shard that is not about [`Questions::pull`].
     pub(crate) fn answer(&self, question: &Question) -> Answer {
+        let is_apart = self.relay.config.pages != Pages::WithData;
+        Answer::Document(match question.path.as_str() {
+            "/" | "/index.json" if is_apart => page::not_found(),
+            _ => self.document(question),
+        })
+    }
+
+    /// The document that was asked for.
+    pub(crate) fn document(&self, question: &Question) -> Document {
         let query = question.query.as_deref().unwrap_or_default();
-        let document = match question.path.as_str() {
+        match question.path.as_str() {
             "/" => page::index(self, &filter(query, PAGE_ROWS).unwrap_or_default(), query),
             "/index.json" => self.index_document(query),
             "/announce" => self.announce_document(question, query),
@@ -92,8 +102,7 @@ impl Questions {
             "/robots.txt" => document(200, "text/plain; charset=utf-8", *b"User-agent: *\nDisallow: /\n"),
             "/favicon.ico" | "/favicon.svg" => document(200, "image/svg+xml", page::ICON.as_bytes()),
             path => self.about_content(path),
-        };
-        Answer::Document(document)
+        }
     }
 
     fn index_document(&self, query: &str) -> Document {

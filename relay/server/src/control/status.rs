@@ -22,7 +22,13 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         backend: relay.backend.clone(),
         send_path: relay.send_path.clone(),
         ingest_io: relay.ingest_io.clone(),
-        addresses: Addresses { http: relay.http, bittorrent: relay.bittorrent, metrics: relay.metrics },
+        addresses: Addresses {
+            http: relay.http,
+            https: relay.https,
+            bittorrent: relay.bittorrent,
+            pages: relay.pages,
+            metrics: relay.metrics,
+        },
         store: StoreStatus {
             path: relay.config.store.display().to_string(),
             capacity: relay.config.capacity.unwrap_or(u64::MAX),

@@ -18,10 +18,14 @@ const FIRST: usize = 3;
 pub struct Inherited {
     /// `http`, in the order they came, all with one address; best one for each shard.
     pub http: Vec<OwnedFd>,
+    /// `https`, likewise.
+    pub https: Vec<OwnedFd>,
     /// The stream sockets of `bt`, likewise.
     pub bittorrent: Vec<OwnedFd>,
     /// The datagram socket of `bt`, for the UDP tracker.
     pub udp: Option<UdpSocket>,
+    /// `pages`.
+    pub pages: Option<TcpListener>,
     /// `metrics`.
     pub metrics: Option<TcpListener>,
     /// `admin`.
@@ -33,7 +37,7 @@ pub struct Inherited {
 pub enum InheritedError {
     /// A name that means nothing.
     #[error(
-        "the service manager hands over a socket named `{0}`: set FileDescriptorName= to http, bt, metrics or admin"
+        "the service manager hands over a socket named `{0}`: set FileDescriptorName= to http, https, bt, pages, metrics or admin"
     )]
     Name(String),
     /// Not of the kind that its name asks for.
@@ -90,10 +94,12 @@ impl Inherited {
             let mut taken = Taken { sockets: &mut sockets, index, name: &name };
             match name.as_str() {
                 "http" => inherited.http.push(taken.stream()?.into()),
+                "https" => inherited.https.push(taken.stream()?.into()),
                 "bt" => match taken.datagram() {
                     Some(udp) => set(&mut inherited.udp, udp, "bt datagram")?,
                     None => inherited.bittorrent.push(taken.stream()?.into()),
                 },
+                "pages" => set(&mut inherited.pages, taken.stream()?, "pages")?,
                 "metrics" => set(&mut inherited.metrics, taken.stream()?, "metrics")?,
                 "admin" => set(&mut inherited.admin, taken.unix()?, "admin")?,
                 unknown => return Err(InheritedError::Name(unknown.to_owned())),
@@ -111,6 +117,7 @@ impl Inherited {
             return Err(InheritedError::NoStream);
         }
         one_address("http", http)?;
+        one_address("https", self.https.iter().filter_map(address))?;
         one_address("bt", bittorrent.chain(udp))?;
         Ok(self)
     }

@@ -11,8 +11,8 @@ use crate::config::{Config, Environment};
 use crate::logging::Levels;
 use crate::relay::Relay;
 
-/// Keys that are in force at once, besides the tables of caps and origins. Every other key decides what is made at start: threads, sockets, buffers.
-const LIVE: [&str; 10] = [
+/// Keys that are in force at once, besides the tables of caps and origins, and the files of a certificate. Every other key decides what is made at start: threads, sockets, buffers.
+const LIVE: [&str; 12] = [
     "egress",
     "log-level",
     "limits.connections-per-address",
@@ -21,6 +21,8 @@ const LIVE: [&str; 10] = [
     "limits.stall-timeout",
     "limits.park-timeout",
     "limits.handshake-timeout",
+    "limits.tls-handshakes",
+    "limits.tls-handshake-timeout",
     "limits.peer-idle-timeout",
     "limits.drain-timeout",
 ];
@@ -52,14 +54,23 @@ impl<'a> Reload<'a> {
         let new = match Config::load(self.args, self.environment) {
             Ok(new) => new,
             Err(error) => {
-                tracing::error!(%error, "reload refused: what was in force stays in force");
-                return Err(format!("Reload refused: {error}"));
+                return Err(refused(&error));
             }
         };
+        // Read again whatever the configuration says: the files may be others under the same names.
+        let certificate =
+            match new.https.as_ref().filter(|_| relay.tls.is_some()).map(|https| https.files.load()) {
+                Some(Err(error)) => return Err(refused(&error)),
+                Some(Ok(certificate)) => Some(certificate),
+                None => None,
+            };
         let changed: Vec<_> = differing(&self.read, &new).into_iter().filter(|key| is_live(key)).collect();
         let pending: Vec<_> =
             differing(&self.started, &new).into_iter().filter(|key| !is_live(key)).collect();
         self.apply(relay, &new);
+        if let (Some(tls), Some(certificate)) = (&relay.tls, certificate) {
+            tls.replace(certificate, new.handshakes);
+        }
         self.read = new;
         tracing::info!(changed = %list(&changed), "reloaded");
         if !pending.is_empty() {
@@ -80,8 +91,13 @@ impl<'a> Reload<'a> {
     }
 }
 
+fn refused(error: &impl std::fmt::Display) -> String {
+    tracing::error!(%error, "reload refused: what was in force stays in force");
+    format!("Reload refused: {error}")
+}
+
 fn is_live(key: &str) -> bool {
-    LIVE.contains(&key) || key.starts_with("origins.") || key.starts_with("caps.")
+    LIVE.contains(&key) || key.starts_with("tls-") || key.starts_with("origins.") || key.starts_with("caps.")
 }
 
 fn list(keys: &[String]) -> String {

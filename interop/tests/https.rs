@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use millrace_interop::clients::{self, curl};
+use millrace_interop::http;
 use millrace_interop::origin::{Origin, Resource};
 use millrace_interop::pattern::{Pattern, sha256_of};
 use millrace_interop::process::{Process, run};
@@ -113,9 +114,11 @@ fn a_reader_of_a_running_pull_waits_for_the_rest() {
     command.args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--http1.1", "--no-buffer"]);
     command.arg("--cacert").arg(&scene.certificate).arg("--output").arg(&output).arg(scene.url(&content));
     let mut reader = Process::spawn(&mut command, scene.scratch.join("curl.log"));
-    // What is held back is of several ranges, so that little of the first may be there.
-    until("the reader to have something", PATIENCE, || {
-        std::fs::metadata(&output).is_ok_and(|metadata| metadata.len() > 0).then_some(())
+    // Of which ranges the bytes are that came before the hold is chance, so it may have none of them yet.
+    until("the reader to wait", PATIENCE, || {
+        let metrics = http::get(scene.relay.metrics, "/metrics", &["Connection: close"]).ok()?.text();
+        let parked = metrics.lines().find_map(|line| line.strip_prefix("millrace_parked_total "));
+        parked.is_some_and(|count| count != "0").then_some(())
     });
     assert!(reader.ended().is_none(), "it waits: {}", reader.output());
     scene.origin.release();

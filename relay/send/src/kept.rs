@@ -2,6 +2,7 @@
 //! anew for every batch would cost more than sending does; so would asking the kernel before each 16 KiB.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use millrace_engine::ids::Now;
@@ -16,8 +17,15 @@ const FILES_MAX: usize = 256;
 /// A file is closed when nothing was sent from it for this long, or up to twice as long.
 const IDLE_NS: u64 = 1_000_000_000;
 
-/// Unit in which is remembered what was found in memory.
+/// Unit in which is asked, as long as all of it is in memory.
 const WINDOW_BYTES: u64 = 256 * 1024;
+
+/// Unit in which is remembered what was found in memory, 16 of them in a window: where files are in memory in bits and pieces, what was
+/// asked for is remembered for itself.
+const BLOCK_BYTES: u64 = 16 * 1024;
+
+/// All blocks of a window.
+const BLOCKS_ALL: u32 = (1 << (WINDOW_BYTES / BLOCK_BYTES)) - 1;
 
 /// How long a window counts as in memory. The kernel reclaims what was not used for longer, unless it is pressed hard; then a shard
 /// waits for the disk, for less than a window, once.
@@ -51,8 +59,55 @@ struct Kept {
     used: bool,
     /// The loop in which it was last seen unchanged.
     unchanged_in: Option<u64>,
-    /// When each window was last seen in memory, in monotonic milliseconds; as many as were needed so far.
-    resident_at_ms: Vec<Option<u64>>,
+    /// What is known of each window; as many as were needed so far.
+    windows: Vec<Window>,
+}
+
+/// What was last seen of a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Window {
+    /// When the first of the blocks was asked about, in monotonic milliseconds.
+    at_ms: u64,
+    /// The blocks that were found in memory since, a bit each.
+    blocks: u32,
+}
+
+impl Kept {
+    /// Whether all blocks of a range were found in memory less than `known_ms` ago.
+    fn remembers(&self, offset: u64, bytes: u64, now_ms: u64, known_ms: u64) -> bool {
+        let blocks = offset / BLOCK_BYTES..(offset + bytes).div_ceil(BLOCK_BYTES);
+        by_window(blocks).all(|(number, wanted)| {
+            let window = usize::try_from(number).ok().and_then(|number| self.windows.get(number));
+            window.is_some_and(|window| window.blocks & wanted == wanted && now_ms < window.at_ms + known_ms)
+        })
+    }
+
+    /// A range was found in memory: remembers the blocks that are wholly in it.
+    fn remember(&mut self, start: u64, end: u64, now_ms: u64, known_ms: u64) {
+        let end_block = if end == self.file.bytes() { end.div_ceil(BLOCK_BYTES) } else { end / BLOCK_BYTES };
+        for (number, found) in by_window(start.div_ceil(BLOCK_BYTES)..end_block) {
+            let Ok(number) = usize::try_from(number) else { return };
+            if self.windows.len() <= number {
+                self.windows.resize(number + 1, Window::default());
+            }
+            let window = &mut self.windows[number];
+            if found == BLOCKS_ALL || now_ms >= window.at_ms + known_ms {
+                *window = Window { at_ms: now_ms, blocks: 0 };
+            }
+            window.blocks |= found;
+        }
+    }
+}
+
+/// The windows that a run of blocks lies in, and which blocks of each, a bit for each block.
+fn by_window(blocks: Range<u64>) -> impl Iterator<Item = (u64, u32)> {
+    const BLOCKS: u64 = WINDOW_BYTES / BLOCK_BYTES;
+    let windows = if blocks.is_empty() { 0..0 } else { blocks.start / BLOCKS..blocks.end.div_ceil(BLOCKS) };
+    windows.map(move |number| {
+        let first = blocks.start.saturating_sub(number * BLOCKS);
+        let end = (blocks.end - number * BLOCKS).min(BLOCKS);
+        (number, (1 << end) - (1 << first))
+    })
 }
 
 impl Default for KeptFiles {
@@ -91,34 +146,31 @@ impl KeptFiles {
     }
 
     /// Whether a range of `file` is in memory, as far as anybody can tell; `false` where the kernel does not. The whole windows around it
-    /// are asked about, and remembered, unless there is more to wait for than they are worth.
+    /// are asked about, then the blocks, and remembered, unless there is more to wait for than they are worth.
     pub(crate) fn resident(&mut self, file: &Arc<OpenFile>, offset: u64, bytes: u64) -> bool {
-        let is_resident = |offset, bytes| {
-            calls::note();
-            resident(file.file(), offset, bytes) == Some(true)
-        };
         let known_ms = if bytes >= WINDOW_BYTES { LARGE_MS } else { RESIDENT_MS };
         let now_ms = self.now_ms;
-        let (first, end) = (offset / WINDOW_BYTES, (offset + bytes).div_ceil(WINDOW_BYTES));
-        let (Ok(from), Ok(to)) = (usize::try_from(first), usize::try_from(end)) else {
-            return is_resident(offset, bytes);
-        };
         let kept = self.kept(file);
-        if kept.resident_at_ms.len() < to {
-            kept.resident_at_ms.resize(to, None);
-        }
-        let windows = &mut kept.resident_at_ms[from..to];
-        if windows.iter().all(|at_ms| at_ms.is_some_and(|at_ms| now_ms < at_ms + known_ms)) {
+        if kept.remembers(offset, bytes, now_ms, known_ms) {
             return true;
         }
-        // The last one is as long as the file: there is no page behind its end.
-        let start = first * WINDOW_BYTES;
-        let around = file.bytes().min(end * WINDOW_BYTES).saturating_sub(start);
-        if around > 0 && is_resident(start, around) {
-            windows.fill(Some(now_ms));
-            return true;
+        let file_bytes = file.bytes();
+        let mut asked = None;
+        for unit in [WINDOW_BYTES, BLOCK_BYTES, 1] {
+            // The last one is as long as the file: there is no page behind its end.
+            let start = offset - offset % unit;
+            let end = file_bytes.min((offset + bytes).next_multiple_of(unit));
+            if start >= end || asked == Some((start, end)) {
+                continue;
+            }
+            asked = Some((start, end));
+            calls::note();
+            if resident(file.file(), start, end - start) == Some(true) {
+                kept.remember(start, end, now_ms, known_ms);
+                return true;
+            }
         }
-        (start, around) != (offset, bytes) && is_resident(offset, bytes)
+        false
     }
 
     fn kept(&mut self, file: &Arc<OpenFile>) -> &mut Kept {
@@ -132,8 +184,7 @@ impl KeptFiles {
 
     /// Keeps a file, in the place of another where there are as many as may be.
     fn keep(&mut self, address: usize, file: &Arc<OpenFile>) -> usize {
-        let kept =
-            Kept { file: Arc::clone(file), used: true, unchanged_in: None, resident_at_ms: Vec::new() };
+        let kept = Kept { file: Arc::clone(file), used: true, unchanged_in: None, windows: Vec::new() };
         let place = if self.files.len() < self.files_max {
             self.files.push(kept);
             self.files.len() - 1
@@ -223,7 +274,8 @@ mod tests {
         let mut kept = KeptFiles::new(1);
         kept.begin_turn(at(1));
         assert!(kept.resident(&file, 290_000, 10_000) && kept.resident(&file, 0, 10));
-        assert_eq!(kept.files[0].resident_at_ms, [Some(1_000); 2]);
+        let whole = Window { at_ms: 1_000, blocks: BLOCKS_ALL };
+        assert_eq!(kept.files[0].windows, [whole, Window { blocks: 0b111, ..whole }]);
         let asked = |kept: &mut KeptFiles, ms: u64, offset, bytes| {
             kept.begin_turn(Now { monotonic_ns: ms * 1_000_000, unix_s: 0 });
             let (calls, resident) = calls::counted(|| kept.resident(&file, offset, bytes));
@@ -235,6 +287,42 @@ mod tests {
         assert_eq!(asked(&mut kept, 1_000 + LARGE_MS, 0, 300_000), 0);
         assert_eq!(asked(&mut kept, LARGE_MS + 999 + RESIDENT_MS, 290_000, 10_000), 0);
         assert_eq!(asked(&mut kept, LARGE_MS + 1_000 + RESIDENT_MS, 290_000, 10_000), 1);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn blocks_in_memory_are_remembered_beside_holes() {
+        let folder = std::env::temp_dir().join(format!("millrace-kept-holes-{}", std::process::id()));
+        let store = Store::open(&folder, Options::default()).unwrap();
+        if !millrace_pagecache::disk::residency::probe_works(&folder).unwrap() {
+            use std::io::Write as _;
+            writeln!(std::io::stderr(), "skipped: cachestat does not work in {}", folder.display()).ok();
+            return;
+        }
+        let new = NewContent::single_of_length(ContentId([1; 16]), "x", 1 << 20, 16_384, "\"e\"").unwrap();
+        let file = store.add(new).unwrap().file(FileIndex(0)).unwrap();
+        let write = |offset, bytes: usize| {
+            std::os::unix::fs::FileExt::write_all_at(file.file(), &vec![1; bytes], offset).unwrap();
+        };
+        write(3 * BLOCK_BYTES, 16_384);
+        write(15 * BLOCK_BYTES, 2 * 16_384);
+        let mut kept = KeptFiles::new(1);
+        let mut asked = |ms: u64, offset, bytes| {
+            kept.begin_turn(Now { monotonic_ns: ms * 1_000_000, unix_s: 0 });
+            calls::counted(|| kept.resident(&file, offset, bytes))
+        };
+        assert_eq!(asked(5_000, 3 * BLOCK_BYTES, BLOCK_BYTES), (2, true), "the window, then the block");
+        assert_eq!(asked(5_400, 3 * BLOCK_BYTES + 5, 100), (0, true), "of it");
+        assert_eq!(asked(5_400, 4 * BLOCK_BYTES - 1, 2), (3, false), "a hole behind it");
+        assert_eq!(asked(5_500, 15 * BLOCK_BYTES, 2 * BLOCK_BYTES), (2, true), "in two windows");
+        assert_eq!(asked(5_900, 15 * BLOCK_BYTES, BLOCK_BYTES), (0, true));
+        assert_eq!(
+            asked(6_000, 15 * BLOCK_BYTES, BLOCK_BYTES),
+            (2, true),
+            "as old as the oldest in its window"
+        );
+        assert_eq!(asked(6_001, 3 * BLOCK_BYTES, BLOCK_BYTES), (2, true), "forgotten with it");
+        assert_eq!(asked(6_001, 16 * BLOCK_BYTES, BLOCK_BYTES), (0, true), "the other window is younger");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -66,14 +66,18 @@ impl FromStr for ContentId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let mut upper: [u8; CONTENT_ID_CHARS] = text.as_bytes().try_into().map_err(|_| ParseIdError)?;
-        if upper.iter().any(u8::is_ascii_uppercase) {
+        let chars: &[u8; CONTENT_ID_CHARS] = text.as_bytes().try_into().map_err(|_| ParseIdError)?;
+        let [chars @ .., last] = chars.map(|char| match char {
+            b'a'..=b'z' => char - b'a',
+            b'2'..=b'7' => char - b'2' + 26,
+            _ => u8::MAX,
+        });
+        // The last one carries the 3 bits that are left of 128, and nothing below them.
+        if last & 3 != 0 || last == u8::MAX || chars.contains(&u8::MAX) {
             return Err(ParseIdError);
         }
-        upper.make_ascii_uppercase();
-        let mut id = [0; 16];
-        BASE32_NOPAD.decode_mut(&upper, &mut id).map_err(|_| ParseIdError)?;
-        Ok(ContentId(id))
+        let bits = chars.iter().fold(0, |bits: u128, five| bits << 5 | u128::from(*five));
+        Ok(ContentId((bits << 3 | u128::from(last >> 2)).to_be_bytes()))
     }
 }
 

@@ -59,11 +59,10 @@ impl Asked {
 /// Status and bytes of the answer.
 fn select(range: Option<&[u8]>, length: u64) -> (u16, ByteRange) {
     match range.map_or(Ranges::Whole, |value| range::select(value, length)) {
-        Ranges::Partial(set) => match set.single() {
-            Some(range) => (206, range),
-            None => (200, ByteRange { start: 0, end: length }),
-        },
-        Ranges::Whole | Ranges::Unsatisfiable => (200, ByteRange { start: 0, end: length }),
+        Ranges::Single(range) => (206, range),
+        Ranges::Several(_) | Ranges::Whole | Ranges::Unsatisfiable => {
+            (200, ByteRange { start: 0, end: length })
+        }
     }
 }
 

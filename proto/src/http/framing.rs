@@ -46,7 +46,10 @@ pub(super) fn chunked(lines: &[&[u8]]) -> Result<Body, Refusal> {
 
 /// Whether `host` has only characters of `uri-host [":" port]` (RFC 3986 §3.2.2); it may be empty.
 pub(super) fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|&b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&b))
+    host.iter().all(|b| {
+        matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&'
+            | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b'%' | b':' | b'[' | b']')
+    })
 }
 
 /// Whether a `Want-Digest` value (RFC 3230 §4.3.1) accepts SHA-256.

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn parts_are_delimited_as_the_standard_shows() {
-        let Ranges::Partial(ranges) = select(b"bytes=0-1,8-", 10) else { panic!("two ranges") };
+        let Ranges::Several(ranges) = select(b"bytes=0-1,8-", 10) else { panic!("two ranges") };
         let multipart = Multipart {
             ranges: &ranges,
             length: 10,
@@ -165,7 +165,7 @@ mod tests {
             bits: u128,
         ) {
             let specs: Vec<_> = starts.iter().map(|start| format!("{start}-{}", start + 3)).collect();
-            if let Ranges::Partial(ranges) = select(format!("bytes={}", specs.join(",")).as_bytes(), length) {
+            if let Ranges::Several(ranges) = select(format!("bytes={}", specs.join(",")).as_bytes(), length) {
                 let boundary = Boundary::from_random(bits);
                 let multipart = Multipart { ranges: &ranges, length, media_type: "a/b", boundary };
                 prop_assert_eq!(body(&multipart).len() as u64, multipart.content_length());

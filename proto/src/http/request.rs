@@ -246,39 +246,46 @@ fn head_end(bytes: &[u8], limits: &Limits) -> Result<Option<(usize, usize)>, Ref
     while window[start..].starts_with(b"\r\n") {
         start += 2;
     }
-    let mut line_start = start;
-    while let Some(length) = window[line_start..].iter().position(|&b| matches!(b, b'\r' | b'\n' | 0)) {
-        let line_end = line_start + length;
-        check_line(window, start, line_start, length, limits)?;
-        match window[line_end..] {
-            [b'\r', b'\n', ..] if length == 0 => return Ok(Some((start, line_end + 2))),
-            [b'\r', b'\n', ..] => line_start = line_end + 2,
-            [b'\r'] if window.len() < limits.head_bytes_max => return Ok(None),
-            [b'\r'] => break,
-            _ => return Err(Refusal::BareLineBreak),
-        }
+    let head = &window[start..];
+    // The start of a TLS handshake or of a BitTorrent one is no method.
+    if head.first().is_some_and(|first| !first.is_ascii_uppercase() && !is_break(*first)) {
+        return Err(Refusal::RequestLine);
     }
-    check_line(window, start, line_start, window.len() - line_start, limits)?;
+    let mut line_start = 0;
+    for line_feed in memchr::memchr_iter(b'\n', head) {
+        let line_bytes = line_feed - line_start;
+        if line_bytes <= 1 {
+            let end = line_feed + 1;
+            return check_breaks(&head[..end]).map(|()| Some((start, start + end)));
+        }
+        check_line(line_start, line_bytes - 1, limits)?;
+        line_start = line_feed + 1;
+    }
+    check_breaks(head)?;
+    check_line(line_start, head.len() - line_start, limits)?;
     if window.len() == limits.head_bytes_max {
-        return Err(if line_start == start { Refusal::TargetTooLong } else { Refusal::HeadTooLarge });
+        return Err(if line_start == 0 { Refusal::TargetTooLong } else { Refusal::HeadTooLarge });
     }
     Ok(None)
 }
 
-fn check_line(
-    window: &[u8],
-    start: usize,
-    line_start: usize,
-    length: usize,
-    limits: &Limits,
-) -> Result<(), Refusal> {
-    let is_request_line = line_start == start;
-    // The start of a TLS handshake or of a BitTorrent one is no method.
-    if is_request_line && length > 0 && !window[start].is_ascii_uppercase() {
-        return Err(Refusal::RequestLine);
-    }
-    match length > limits.line_bytes_max {
-        true if is_request_line => Err(Refusal::TargetTooLong),
+fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n' | 0)
+}
+
+/// Checks that every CR is followed by LF, which comes nowhere else, and that there is no NUL. It looks at every byte, which compilers
+/// turn into a look at many at a time.
+fn check_breaks(head: &[u8]) -> Result<(), Refusal> {
+    let ends_badly = head.first() == Some(&b'\n') || head.last() == Some(&0);
+    let pairs = head.iter().zip(head.iter().skip(1));
+    let is_bare = pairs
+        .fold(ends_badly, |bare, (&byte, &next)| bare | (byte == 0) | ((byte == b'\r') != (next == b'\n')));
+    if is_bare { Err(Refusal::BareLineBreak) } else { Ok(()) }
+}
+
+fn check_line(line_start: usize, line_bytes: usize, limits: &Limits) -> Result<(), Refusal> {
+    match line_bytes > limits.line_bytes_max {
+        true if line_start == 0 => Err(Refusal::TargetTooLong),
         true => Err(Refusal::HeadTooLarge),
         false => Ok(()),
     }

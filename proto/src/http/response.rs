@@ -115,10 +115,10 @@ impl<'b> HeadWriter<'b> {
         self
     }
 
-    /// `Content-Type`, with `nosniff` because browsers otherwise guess (WHATWG Fetch §3.6).
+    /// `Content-Type`, which is ours, with `nosniff` because browsers otherwise guess (WHATWG Fetch §3.6).
     pub fn content_type(&mut self, media_type: &str) -> &mut Self {
         self.out.put(b"Content-Type: ");
-        self.out.value(|out| out.put(media_type.as_bytes()));
+        self.out.put(media_type.as_bytes());
         self.line("\r\nX-Content-Type-Options: nosniff\r\n")
     }
 

@@ -41,10 +41,7 @@ impl<'a> Target<'a> {
             return Err(TargetError);
         }
         let resource = if target.starts_with('/') { target } else { strip_authority(target)? };
-        let (path, query) = match resource.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (resource, None),
-        };
+        let (path, query) = split_once(resource, b'?');
         // An absolute form may have no path at all, which is the root (RFC 9110 §4.2.3).
         let path = Path::parse(if path.is_empty() { "/" } else { path })?;
         Ok(Self::Resource { path, query })
@@ -54,6 +51,14 @@ impl<'a> Target<'a> {
 /// Whether such a byte occurs. It looks at every byte, which compilers turn into a look at many at a time.
 fn has(text: &str, is_such: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(false, |has, byte| has | is_such(byte))
+}
+
+/// What is before an ASCII character, and what is behind it, if it occurs.
+fn split_once(text: &str, ascii: u8) -> (&str, Option<&str>) {
+    match memchr::memchr(ascii, text.as_bytes()) {
+        Some(place) => (&text[..place], Some(&text[place + 1..])),
+        None => (text, None),
+    }
 }
 
 fn strip_authority(target: &str) -> Result<&str, TargetError> {
@@ -139,11 +144,7 @@ impl<'a> Iterator for Segments<'a> {
     type Item = Escaped<'a>;
 
     fn next(&mut self) -> Option<Escaped<'a>> {
-        let rest = self.rest?;
-        let (segment, rest) = match rest.split_once('/') {
-            Some((segment, rest)) => (segment, Some(rest)),
-            None => (rest, None),
-        };
+        let (segment, rest) = split_once(self.rest?, b'/');
         self.rest = rest;
         Some(Escaped(segment))
     }
@@ -182,7 +183,7 @@ impl<'a> Escaped<'a> {
     /// The decoded text, borrowed when nothing was escaped; `None` when it is not UTF-8.
     #[must_use]
     pub fn decode(&self) -> Option<Cow<'a, str>> {
-        if !self.0.contains('%') {
+        if !has(self.0, |b| b == b'%') {
             return Some(Cow::Borrowed(self.0));
         }
         String::from_utf8(self.bytes().collect()).ok().map(Cow::Owned)

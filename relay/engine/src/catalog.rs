@@ -1,6 +1,6 @@
 //! The contents that a shard knows, under all their names. Each shard has its own, kept up by news, so a look-up waits for nobody.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;

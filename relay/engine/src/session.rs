@@ -1,6 +1,6 @@
 //! What the two front ends have in common: what a session may touch while it handles an event, and how it ends.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -75,7 +75,7 @@ impl Shard {
             counters: config.counters,
             catalog: crate::catalog::Catalog::default(),
             parked: Parked::default(),
-            swarms: std::collections::HashMap::new(),
+            swarms: foldhash::HashMap::default(),
             identity: config.identity,
             random: Random::new(config.seed),
             keys: None,

@@ -207,13 +207,11 @@ fn sized(
             return Ok(Reply::Whole);
         }
         Ranges::Whole => (200, Parts::single(whole)),
-        Ranges::Partial(set) => match set.single() {
-            Some(range) => (206, Parts::single(range)),
-            None => {
-                let bits = u128::from(cx.shared.random.next()) << 64 | u128::from(cx.shared.random.next());
-                (206, Parts::multi(set, length, fields.media_type, Boundary::from_random(bits)))
-            }
-        },
+        Ranges::Single(range) => (206, Parts::single(range)),
+        Ranges::Several(set) => {
+            let bits = u128::from(cx.shared.random.next()) << 64 | u128::from(cx.shared.random.next());
+            (206, Parts::multi(set, length, fields.media_type, Boundary::from_random(bits)))
+        }
     };
     let body = Body::new(Arc::clone(&place.content), base, parts);
     if request.method == Method::Get

@@ -41,7 +41,7 @@ pub(super) enum Parts {
 /// A `multipart/byteranges` body.
 #[derive(Debug)]
 pub(super) struct Multi {
-    ranges: RangeSet,
+    ranges: Box<RangeSet>,
     length: u64,
     media_type: &'static str,
     boundary: Boundary,
@@ -54,7 +54,12 @@ impl Parts {
         Parts::Single(range)
     }
 
-    pub(super) fn multi(ranges: RangeSet, length: u64, media_type: &'static str, boundary: Boundary) -> Self {
+    pub(super) fn multi(
+        ranges: Box<RangeSet>,
+        length: u64,
+        media_type: &'static str,
+        boundary: Boundary,
+    ) -> Self {
         Parts::Multi(Box::new(Multi { ranges, length, media_type, boundary, begun: 0 }))
     }
 }

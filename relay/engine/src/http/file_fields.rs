@@ -1,7 +1,7 @@
 //! The field lines that every answer about a file carries. They change only when the content learns something, so they are written
 //! once and copied into each head.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;

@@ -82,8 +82,10 @@ impl Shared {
             };
             received.drain(..taken);
             let (status, body) = match wanted {
-                Ranges::Partial(set) => (206, set.as_slice()[0]),
-                Ranges::Whole | Ranges::Unsatisfiable => (200, ByteRange { start: 0, end: self.length }),
+                Ranges::Single(range) => (206, range),
+                Ranges::Several(_) | Ranges::Whole | Ranges::Unsatisfiable => {
+                    (200, ByteRange { start: 0, end: self.length })
+                }
             };
             self.write_head(&mut stream, status, body)?;
             self.write_body(&mut stream, body)?;

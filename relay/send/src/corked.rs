@@ -1,15 +1,17 @@
 //! Sending by `send` and `sendfile`, one call for each run, with nothing going out in crumbs: `MSG_MORE` before what follows at once,
 //! and `TCP_CORK` around several files' worth, because `sendfile` knows no `MSG_MORE`.
+//!
+//! `send` is called through rustix: in the C library it is a point at which a thread may be cancelled, and pays for that each time.
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::sys::sendfile::sendfile;
-use socket2::SockRef;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use crate::pipe::retry;
-use crate::plan::{Plan, Position, Source};
+use crate::plan::{Plan, Position, Run, Source};
 use crate::sender::{End, Progress};
 use crate::socket::corked;
 
@@ -57,10 +59,8 @@ fn send_runs(socket: BorrowedFd<'_>, plan: &Plan<'_>) -> Progress {
 
 /// Sends the head of an answer, as much of it as goes at once, where more follows it.
 pub(crate) fn send_head(socket: BorrowedFd<'_>, head: &[u8]) -> Progress {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_MORE;
-    let socket = SockRef::from(&socket);
-    match retry(|| socket.send_with_flags(head, flags).map_err(errno)) {
-        Ok(sent) => Progress { sent: sent as u64, end: End::Complete },
+    match send_bytes(socket, head, true) {
+        Ok(sent) => Progress { sent, end: End::Complete },
         Err(error) => Progress { sent: 0, end: End::of(error) },
     }
 }
@@ -72,6 +72,13 @@ pub(crate) fn send_memory(
     mut position: Position,
     left: u64,
 ) -> nix::Result<u64> {
+    // The head of an answer, behind which a file follows, needs no table.
+    if let Some(Run { source: Source::Memory(memory), bytes }) = plan.at(position)
+        && plan.at(plan.after(position, bytes)).is_none_or(|next| matches!(next.source, Source::File(..)))
+    {
+        let memory = usize::try_from(bytes).ok().and_then(|bytes| memory.get(..bytes)).unwrap_or(memory);
+        return send_bytes(socket, memory, (memory.len() as u64) < left);
+    }
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     let (mut count, mut bytes) = (0, 0);
     while let (Some(run), Some(slice)) = (plan.at(position), slices.get_mut(count)) {
@@ -86,13 +93,22 @@ pub(crate) fn send_memory(
         bytes += length as u64;
         position = plan.after(position, length as u64);
     }
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if bytes < left { libc::MSG_MORE } else { 0 };
-    let socket = SockRef::from(&socket);
-    let taken = match &slices[..count] {
-        [slice] => retry(|| socket.send_with_flags(slice, flags).map_err(errno))?,
-        slices => retry(|| socket.send_vectored_with_flags(slices, flags).map_err(errno))?,
-    };
+    let slices = &slices[..count];
+    let taken = retry(|| {
+        sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), flags(bytes < left)).map_err(errno)
+    })?;
     Ok(taken as u64)
+}
+
+/// Sends as much of `bytes` as goes at once; `more` is whether something follows.
+fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], more: bool) -> nix::Result<u64> {
+    let taken = retry(|| rustix::net::send(socket, bytes, flags(more)).map_err(errno))?;
+    Ok(taken as u64)
+}
+
+fn flags(more: bool) -> SendFlags {
+    let more = if more { SendFlags::MORE } else { SendFlags::empty() };
+    SendFlags::NOSIGNAL | SendFlags::DONTWAIT | more
 }
 
 fn send_file(
@@ -111,6 +127,6 @@ fn send_file(
     }
 }
 
-fn errno(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }

@@ -7,6 +7,7 @@ use millrace_pagecache::OpenFile;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::SliceSource;
 use millrace_proto::peer::message::{BLOCK_BYTES, BLOCK_HEAD_BYTES};
+use smallvec::SmallVec;
 
 use crate::cold::StagedFor;
 use crate::header_table::Heads;
@@ -63,7 +64,7 @@ enum Store {
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     runs: Vec<Run<'a>>,
-    files: Vec<Arc<OpenFile>>,
+    files: SmallVec<[Arc<OpenFile>; 1]>,
     store: Option<Store>,
     has_heads: bool,
     bytes: u64,
@@ -88,7 +89,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, Unreadable> {
         let mut plan = Plan {
             runs: Vec::with_capacity(output.segments().min(RUNS_MAX)),
-            files: Vec::new(),
+            files: SmallVec::new(),
             store: None,
             has_heads: false,
             bytes: 0,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
+use millrace_pagecache::layout::FileIndex;
 use millrace_proto::http::conditional::{self, Outcome, Validators};
 use millrace_proto::http::multipart::Boundary;
 use millrace_proto::http::problem;
@@ -150,7 +151,7 @@ pub(super) fn to_single_file(cx: &mut Context<'_>, request: &Request<'_>, conten
 
 /// Bytes of a file: conditions first, then the range, then the head (RFC 9110 §13.2.2).
 pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) -> Result<Reply, End> {
-    let content = Arc::clone(&place.content);
+    let content = &place.content;
     match content.state() {
         State::Paused => {
             let detail = "This content is paused by the operator.";
@@ -163,7 +164,7 @@ pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) ->
     let validators = Validators { etag: fields.etag.as_bytes(), last_modified: content.last_modified() };
     match conditional::evaluate(request, &validators) {
         Outcome::NotModified => {
-            file_head(cx, request, &content, 304, &fields, |_| {});
+            file_head(cx, request, content, 304, &fields, |_| {});
             Ok(Reply::Whole)
         }
         Outcome::PreconditionFailed => {
@@ -213,13 +214,13 @@ fn sized(
             (206, Parts::multi(set, length, fields.media_type, Boundary::from_random(bits)))
         }
     };
-    let body = Body::new(Arc::clone(&place.content), base, parts);
+    let body = Body::new(place.content, base, parts);
     if request.method == Method::Get
-        && let Some(reply) = wait_for_first_byte(cx, request, &place, &body)
+        && let Some(reply) = wait_for_first_byte(cx, request, place.file, &body)
     {
         return Ok(reply);
     }
-    file_head(cx, request, &place.content, status, fields, |head| {
+    file_head(cx, request, body.content(), status, fields, |head| {
         head.accept_ranges(true).content_length(body.content_length());
         match body.parts() {
             Parts::Single(range) if status == 206 => {
@@ -246,13 +247,13 @@ fn growing(
     let chunked = request.minor_version > 0;
     // Without chunks only the end of the connection says where the file ends (RFC 9112 §6.3).
     let request = &Request { keep_alive: request.keep_alive && chunked, ..*request };
-    let body = Body::new(Arc::clone(&place.content), 0, Parts::Growing { chunked });
+    let body = Body::new(place.content, 0, Parts::Growing { chunked });
     if request.method == Method::Get
-        && let Some(reply) = wait_for_first_byte(cx, request, &place, &body)
+        && let Some(reply) = wait_for_first_byte(cx, request, place.file, &body)
     {
         return Ok(reply);
     }
-    file_head(cx, request, &place.content, 200, fields, |head| {
+    file_head(cx, request, body.content(), 200, fields, |head| {
         head.accept_ranges(false).content_type(fields.media_type);
         if chunked {
             head.chunked();
@@ -273,10 +274,10 @@ fn begin(cx: &mut Context<'_>, request: &Request<'_>, body: Body) -> Reply {
 fn wait_for_first_byte(
     cx: &mut Context<'_>,
     request: &Request<'_>,
-    place: &Place,
+    file: FileIndex,
     body: &Body,
 ) -> Option<Reply> {
-    let content = &place.content;
+    let content = body.content();
     let (offset, end) = body.next_bytes()?;
     content.counters().touch(cx.now.unix_s);
     if content.visible_until(offset, end) > offset {
@@ -290,7 +291,7 @@ fn wait_for_first_byte(
         return None;
     }
     cx.shared.counters.parked.increment();
-    Some(Reply::Wait(Some(place.clone())))
+    Some(Reply::Wait(Some(Place { content: Arc::clone(content), file })))
 }
 
 /// The head of an answer about a file; `write` adds what this answer alone carries.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the admin API of a real relay to its own OpenAPI document, by schemathesis, and its metrics to promtool.
+"""Holds the admin API of a real relay to its own OpenAPI document, by schemathesis, its metrics to promtool, and
+what operators are told to watch (docs/operators/watch.md, alerts.yml, grafana.json) to its metrics and its log.
 
     interop/scripts/admin-api.py PATH/TO/millrace-relay
 
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import threading
 import time
+
+import watch_docs
 
 PATIENCE_S = 60
 SCHEMATHESIS_S = 60
@@ -110,10 +113,38 @@ def wait_until_ready(relay, admin):
     sys.exit("the relay does not become ready")
 
 
-def check_metrics(admin):
+def configure(folder):
+    """What brings the metrics that not every relay has: HTTPS, and a cap on a volume. Returns the configuration's file."""
+    certificate, key, path = (os.path.join(folder, name) for name in ("certificate.pem", "key.pem", "millrace.toml"))
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        capture_output=True, text=True,
+    )
+    if made.returncode != 0:
+        sys.exit(f"openssl: {made.stderr}")
+    with open(path, "w") as file:
+        file.write(f'https = "127.0.0.1:0"\ntls-certificate = "{certificate}"\ntls-key = "{key}"\n')
+        file.write('[caps.origin]\nvolume = [{ window = "month", bytes = "50TB" }]\n')
+    return path
+
+
+def metrics_of(admin):
     status, text = ask(admin, "GET", "/metrics")
     if status != 200:
         sys.exit(f"/metrics: status {status}")
+    return text
+
+
+def check_watch(admin):
+    problems = list(watch_docs.problems(metrics_of(admin)))
+    if problems:
+        sys.exit("\n".join(problems))
+    print("docs/operators: metrics, log events, alerts and dashboard are as the relay has them")
+
+
+def check_metrics(admin):
+    text = metrics_of(admin)
     found = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
     said = (found.stdout + found.stderr).strip()
     if found.returncode != 0 or said:
@@ -155,12 +186,14 @@ def main():
         relay_program, "serve", f"http://127.0.0.1:{origin.server_port}/first.bin",
         "--store", os.path.join(folder, "store"), "--admin", admin,
         "--http", "127.0.0.1:0", "--bt", "127.0.0.1:0", "--metrics", "off", "--cores", str(min(os.sched_getaffinity(0))),
+        "--config", configure(folder),
     ]
     with open(log_path, "w") as log:
         relay = subprocess.Popen(command, stderr=log, cwd=folder)
     try:
         wait_until_ready(relay, admin)
         check_metrics(admin)
+        check_watch(admin)
         check_api(folder, admin, origin.server_port)
         check_metrics(admin)
         if ask(admin, "GET", "/readyz")[0] != 200:

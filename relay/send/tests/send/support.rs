@@ -171,8 +171,20 @@ impl Stored {
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
     }
 
+    /// Reads a file until all of it is in memory: what the host reclaims meanwhile is read again.
     pub(crate) fn read_into_memory(&self, file: usize) {
-        fs::read(self.folder.join(file.to_string())).unwrap();
+        let file = File::open(self.folder.join(file.to_string())).unwrap();
+        let bytes = file.metadata().unwrap().len();
+        let is_resident = || millrace_pagecache::disk::residency::resident(&file, 0, bytes);
+        for _ in 0..1_000 {
+            std::io::copy(&mut &file, &mut std::io::sink()).unwrap();
+            // None where the kernel does not tell: then nobody asks it.
+            if is_resident() != Some(false) {
+                return;
+            }
+            std::io::Seek::rewind(&mut &file).unwrap();
+        }
+        panic!("the host keeps taking the file out of memory");
     }
 
     /// Asks the kernel to forget the pages of a file; false where it keeps its start.

@@ -221,7 +221,7 @@ fn rings(folder: &Folder, flags: &[&str]) -> (usize, String) {
         let relay = Relay::start(folder, flags);
         let open = std::fs::read_dir(format!("/proc/{}/fd", relay.child.id())).unwrap();
         let links = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
-        let rings = links.filter(|link| link.to_string_lossy().contains("io_uring")).count();
+        let rings = links.filter(|link| link.as_os_str() == "anon_inode:[io_uring]").count();
         let status = check(&["status", "--admin", &folder.path("admin.sock")], 0, &[]);
         let status = String::from_utf8(status.stdout).unwrap();
         if !status.contains("ENOMEM") || started.elapsed() > PATIENCE {

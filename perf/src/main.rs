@@ -27,7 +27,6 @@ mod settings;
 mod stage;
 mod subject;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -159,11 +158,9 @@ fn run_plans(plans: &[Plan], to: &ReportArgs) -> anyhow::Result<ExitCode> {
 
 fn write_payload(args: &PayloadArgs) -> anyhow::Result<()> {
     let path = args.file.display();
-    let file = std::fs::File::create_new(&args.file).with_context(|| format!("creating {path}"))?;
-    let mut file = std::io::BufWriter::new(file);
-    let written = payload::Payload::new(args.seed)
-        .write(&mut file, 0..args.content_bytes.0, &Interrupt::watch()?)
-        .and_then(|()| Ok(file.flush()?));
+    let mut file = std::fs::File::create_new(&args.file).with_context(|| format!("creating {path}"))?;
+    let payload = payload::Payload::new(args.seed);
+    let written = payload.write(&mut file, 0..args.content_bytes.0, &Interrupt::watch()?);
     written.with_context(|| format!("writing {path}")).inspect_err(|_| {
         // What is there of it is no test file.
         let _ = std::fs::remove_file(&args.file);

@@ -13,8 +13,9 @@ const WORD_BYTES: usize = 8;
 /// Bytes compared at a time: what stays in the first-level cache.
 const COMPARED_BYTES: usize = 4096;
 
-/// Bytes generated at a time when a file is written.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes written at a time, about what a download from a network writes. The kernel keeps a file in memory in pieces of the size in which it was
+/// written, and the larger they are, the less it costs to send it: in steps of 1 MiB no file comes to a relay.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Spreads a number over 64 bits (the finaliser of SplitMix64): a bijection whose neighbours have nothing in common.
 #[must_use]

@@ -2,7 +2,6 @@
 //! command sets up.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -151,17 +150,15 @@ pub(crate) fn write_payload(
     interrupt: &Interrupt,
 ) -> anyhow::Result<PathBuf> {
     let path = folder.join(name);
-    let file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
+    let mut file = File::create_new(&path).with_context(|| format!("creating {}", path.display()))?;
     let mut position = 0;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
     let payload = Payload::new(seed);
     // Synced as it goes: at the end it would take seconds in which nobody hears Ctrl-C.
     while position < length {
         let end = length.min(position + SYNCED_BYTES);
         let written = payload.write(&mut file, position..end, interrupt);
         written.with_context(|| format!("writing {}", path.display()))?;
-        file.flush()?;
-        file.get_ref().sync_data()?;
+        file.sync_data()?;
         position = end;
     }
     Ok(path)

@@ -206,6 +206,18 @@ pub struct Request<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
+impl Request<'_> {
+    /// Whether it is to be carried out whatever the state of its target (RFC 9110 §13).
+    #[must_use]
+    pub fn is_unconditional(&self) -> bool {
+        self.if_match.is_empty()
+            && self.if_none_match.is_empty()
+            && self.if_range.is_none()
+            && self.if_modified_since.is_none()
+            && self.if_unmodified_since.is_none()
+    }
+}
+
 /// The outcome of [`parse`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "boxing the request would allocate for each of them")]

@@ -15,11 +15,13 @@ pub struct Catalog {
     swarms: HashMap<InfoHashV1, Vec<ContentId>>,
     /// The keys of `swarms`, by what encrypted handshakes carry of them.
     skeys: HashMap<SkeyHash, InfoHashV1>,
+    edition: u64,
 }
 
 impl Catalog {
     /// Adds a content, or what has become of it.
     pub fn put(&mut self, content: Arc<Content>) {
+        self.edition += 1;
         for infohash in content.swarm_names() {
             let named = self.swarms.entry(infohash).or_insert_with(|| {
                 self.skeys.insert(SkeyHash::of(&infohash.0), infohash);
@@ -35,6 +37,7 @@ impl Catalog {
     /// Forgets a content.
     pub fn remove(&mut self, id: ContentId) -> Option<Arc<Content>> {
         let content = self.contents.remove(&id)?;
+        self.edition += 1;
         for infohash in content.swarm_names() {
             let Some(named) = self.swarms.get_mut(&infohash) else { continue };
             named.retain(|other| *other != id);
@@ -44,6 +47,12 @@ impl Catalog {
             }
         }
         Some(content)
+    }
+
+    /// A number that is another one after each change, so that what was found can be kept until then.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.edition
     }
 
     /// The content of this id.

@@ -27,14 +27,21 @@ const BLOCK_BYTES: u32 = 16 << 10;
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "shard/range",
-        operation: "answer curl's request for 16 KiB of a complete file",
+        operation: "answer curl's request for 16 KiB of a complete file, when it differs from the last in its numbers alone",
         operations: 1,
         rounds: 500,
         prepare: || http(1, "Range: bytes=1073741824-1073758207\r\n", 16_384),
     },
     Case {
+        name: "shard/range_unlike",
+        operation: "the same, when it differs from the last in more",
+        operations: 2,
+        rounds: 250,
+        prepare: unlike,
+    },
+    Case {
         name: "shard/ranges_64",
-        operation: "the same, of 64 that came in one packet",
+        operation: "the first again, of 64 that came in one packet",
         operations: 64,
         rounds: 10,
         prepare: || http(64, "Range: bytes=1073741824-1073758207\r\n", 16_384),
@@ -72,11 +79,22 @@ pub(crate) const CASES: &[Case] = &[
 /// `count` requests in one packet, each with these fields, answered with so many bytes of the file each.
 fn http(count: u64, fields: &str, payload_bytes: u64) -> Box<dyn FnMut()> {
     let mut relay = Relay::with_connection(Protocol::Http);
-    let head = format!(
-        "GET /c/{ID}/image.iso HTTP/1.1\r\nHost: relay.example:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n{fields}\r\n"
-    );
-    let packet = head.repeat(usize::try_from(count).unwrap());
+    let packet = head(fields).repeat(usize::try_from(count).unwrap());
     Box::new(move || relay.check(packet.as_bytes(), count * payload_bytes))
+}
+
+/// Two requests, one after the other, of which the second has a field more.
+fn unlike() -> Box<dyn FnMut()> {
+    let mut relay = Relay::with_connection(Protocol::Http);
+    let heads =
+        ["", "DNT: 1\r\n"].map(|field| head(&format!("Range: bytes=1073741824-1073758207\r\n{field}")));
+    Box::new(move || heads.iter().for_each(|head| relay.check(head.as_bytes(), 16_384)))
+}
+
+fn head(fields: &str) -> String {
+    format!(
+        "GET /c/{ID}/image.iso HTTP/1.1\r\nHost: relay.example:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n{fields}\r\n"
+    )
 }
 
 /// `count` requests for blocks in one packet.

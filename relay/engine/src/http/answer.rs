@@ -1,10 +1,8 @@
 //! The heads of answers: which status, which fields, and what follows.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use millrace_pagecache::content::{Content, State};
-use millrace_pagecache::layout::FileIndex;
 use millrace_proto::http::conditional::{self, Outcome, Validators};
 use millrace_proto::http::multipart::Boundary;
 use millrace_proto::http::problem;
@@ -27,6 +25,21 @@ pub(super) const HEAD_BYTES: usize = 4096;
 /// Seconds after which a client should ask again for a paused content.
 const PAUSED_RETRY_S: u32 = 30;
 
+/// How an answer is to be given: all that counts of a request once it is known what to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) keep_alive: bool,
+    minor_version: u8,
+    want_digest: bool,
+}
+
+impl Manner {
+    pub(super) fn of(request: &Request<'_>) -> Self {
+        let Request { keep_alive, minor_version, want_digest, .. } = *request;
+        Manner { keep_alive, minor_version, want_digest }
+    }
+}
+
 /// What became of a request.
 pub(super) enum Reply {
     /// The whole answer is in the output.
@@ -40,19 +53,14 @@ pub(super) enum Reply {
 }
 
 /// Queues a head, and an answer without body is whole. `write` adds the fields.
-fn head(
-    cx: &mut Context<'_>,
-    request: Option<&Request<'_>>,
-    status: u16,
-    write: impl FnOnce(&mut HeadWriter<'_>),
-) {
+fn head(cx: &mut Context<'_>, manner: Option<Manner>, status: u16, write: impl FnOnce(&mut HeadWriter<'_>)) {
     let mut buffer = std::mem::take(&mut cx.shared.head);
     buffer.resize(HEAD_BYTES, 0);
     let mut writer = HeadWriter::new(&mut buffer, status, cx.shared.date(cx.now));
     write(&mut writer);
     writer.cors();
-    let keep_alive = request.is_some_and(|request| request.keep_alive) && !cx.shared.draining;
-    writer.connection(keep_alive, request.map_or(1, |request| request.minor_version));
+    let keep_alive = manner.is_some_and(|manner| manner.keep_alive) && !cx.shared.draining;
+    writer.connection(keep_alive, manner.map_or(1, |manner| manner.minor_version));
     let class = usize::from(status / 100);
     cx.shared.counters.responses[class.min(5)].increment();
     match writer.finish() {
@@ -88,7 +96,7 @@ fn problem_with(
 ) {
     let mut body = [0; 512];
     let bytes = problem::write(&mut body, status, detail).unwrap_or(0);
-    head(cx, request, status, |head| {
+    head(cx, request.map(Manner::of), status, |head| {
         head.content_type(problem::MEDIA_TYPE).content_length(bytes as u64).cache_control("no-store");
         fields(head);
     });
@@ -103,7 +111,7 @@ pub(super) fn refusal(cx: &mut Context<'_>, refusal: Refusal) {
 }
 
 pub(super) fn options(cx: &mut Context<'_>, request: &Request<'_>) -> Reply {
-    head(cx, Some(request), 204, |head| {
+    head(cx, Some(Manner::of(request)), 204, |head| {
         head.field("Allow", "GET, HEAD, OPTIONS").cors_preflight();
     });
     Reply::Whole
@@ -124,7 +132,7 @@ pub(super) fn document(
     request: &Request<'_>,
     document: &Document,
 ) -> Result<Reply, End> {
-    head(cx, Some(request), document.status, |head| {
+    head(cx, Some(Manner::of(request)), document.status, |head| {
         head.content_type(document.content_type).content_length(document.body.len() as u64);
         for (name, value) in &document.fields {
             head.field(name, value);
@@ -143,7 +151,7 @@ pub(super) fn to_single_file(cx: &mut Context<'_>, request: &Request<'_>, conten
         // Writing to a String cannot fail.
         let _ = write!(location, "/{}", encode_segment(segment));
     }
-    head(cx, Some(request), 302, |head| {
+    head(cx, Some(Manner::of(request)), 302, |head| {
         head.field("Location", location).content_length(0);
     });
     Reply::Whole
@@ -164,7 +172,7 @@ pub(super) fn file(cx: &mut Context<'_>, request: &Request<'_>, place: Place) ->
     let validators = Validators { etag: fields.etag.as_bytes(), last_modified: content.last_modified() };
     match conditional::evaluate(request, &validators) {
         Outcome::NotModified => {
-            file_head(cx, request, content, 304, &fields, |_| {});
+            file_head(cx, Manner::of(request), content, 304, &fields, |_| {});
             Ok(Reply::Whole)
         }
         Outcome::PreconditionFailed => {
@@ -214,13 +222,26 @@ fn sized(
             (206, Parts::multi(set, length, fields.media_type, Boundary::from_random(bits)))
         }
     };
-    let body = Body::new(place.content, base, parts);
+    let body = Body::new(place, base, parts);
     if request.method == Method::Get
-        && let Some(reply) = wait_for_first_byte(cx, request, place.file, &body)
+        && let Some(reply) = wait_for_first_byte(cx, request, &body)
     {
         return Ok(reply);
     }
-    file_head(cx, request, body.content(), status, fields, |head| {
+    sized_head(cx, Manner::of(request), status, fields, &body, length);
+    Ok(begin(cx, request, body))
+}
+
+/// The head of an answer with bytes of a file of `length`: 200 with all of them, or 206.
+pub(super) fn sized_head(
+    cx: &mut Context<'_>,
+    manner: Manner,
+    status: u16,
+    fields: &FileFields,
+    body: &Body,
+    length: u64,
+) {
+    file_head(cx, manner, body.content(), status, fields, |head| {
         head.accept_ranges(true).content_length(body.content_length());
         match body.parts() {
             Parts::Single(range) if status == 206 => {
@@ -234,7 +255,6 @@ fn sized(
             }
         }
     });
-    Ok(begin(cx, request, body))
 }
 
 /// A file whose origin tells no length: whole and chunked, without ranges (RFC 9112 §7.1).
@@ -247,13 +267,13 @@ fn growing(
     let chunked = request.minor_version > 0;
     // Without chunks only the end of the connection says where the file ends (RFC 9112 §6.3).
     let request = &Request { keep_alive: request.keep_alive && chunked, ..*request };
-    let body = Body::new(place.content, 0, Parts::Growing { chunked });
+    let body = Body::new(place, 0, Parts::Growing { chunked });
     if request.method == Method::Get
-        && let Some(reply) = wait_for_first_byte(cx, request, place.file, &body)
+        && let Some(reply) = wait_for_first_byte(cx, request, &body)
     {
         return Ok(reply);
     }
-    file_head(cx, request, body.content(), 200, fields, |head| {
+    file_head(cx, Manner::of(request), body.content(), 200, fields, |head| {
         head.accept_ranges(false).content_type(fields.media_type);
         if chunked {
             head.chunked();
@@ -271,12 +291,7 @@ fn begin(cx: &mut Context<'_>, request: &Request<'_>, body: Body) -> Reply {
 }
 
 /// As long as nothing was sent, a failure can still be told by its status. `None` when the answer can begin.
-fn wait_for_first_byte(
-    cx: &mut Context<'_>,
-    request: &Request<'_>,
-    file: FileIndex,
-    body: &Body,
-) -> Option<Reply> {
+fn wait_for_first_byte(cx: &mut Context<'_>, request: &Request<'_>, body: &Body) -> Option<Reply> {
     let content = body.content();
     let (offset, end) = body.next_bytes()?;
     content.counters().touch(cx.now.unix_s);
@@ -291,20 +306,20 @@ fn wait_for_first_byte(
         return None;
     }
     cx.shared.counters.parked.increment();
-    Some(Reply::Wait(Some(Place { content: Arc::clone(content), file })))
+    Some(Reply::Wait(Some(body.place().clone())))
 }
 
 /// The head of an answer about a file; `write` adds what this answer alone carries.
 fn file_head(
     cx: &mut Context<'_>,
-    request: &Request<'_>,
+    manner: Manner,
     content: &Content,
     status: u16,
     fields: &FileFields,
     write: impl FnOnce(&mut HeadWriter<'_>),
 ) {
-    let sha256 = content.sha256().filter(|_| request.want_digest && content.layout().files().len() == 1);
-    head(cx, Some(request), status, |head| {
+    let sha256 = content.sha256().filter(|_| manner.want_digest && content.layout().files().len() == 1);
+    head(cx, Some(manner), status, |head| {
         head.prepared(&fields.lines);
         if let Some(sha256) = sha256 {
             head.digest(sha256);

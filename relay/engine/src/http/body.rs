@@ -8,6 +8,8 @@ use millrace_proto::http::range::{ByteRange, RangeSet};
 
 use crate::session::Context;
 
+use super::route::Place;
+
 /// Most bytes queued at a time: enough that a refill costs nothing, little enough that a look at what is visible stays cheap.
 const QUEUE_BYTES_MAX: u64 = 16 << 20;
 
@@ -83,7 +85,7 @@ impl Multi {
 /// What is left of a body.
 #[derive(Debug)]
 pub(super) struct Body {
-    content: Arc<Content>,
+    place: Place,
     /// Where the file begins in the content.
     base: u64,
     parts: Parts,
@@ -95,17 +97,21 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn new(content: Arc<Content>, base: u64, parts: Parts) -> Self {
+    pub(super) fn new(place: Place, base: u64, parts: Parts) -> Self {
         let first = match &parts {
             Parts::Single(range) => *range,
             Parts::Multi(multi) => multi.ranges.as_slice()[0],
             Parts::Growing { .. } => ByteRange { start: 0, end: u64::MAX },
         };
-        Body { content, base, parts, position: first.start, end: first.end, closed: false }
+        Body { place, base, parts, position: first.start, end: first.end, closed: false }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn content(&self) -> &Arc<Content> {
-        &self.content
+        &self.place.content
     }
 
     pub(super) fn parts(&self) -> &Parts {
@@ -129,7 +135,7 @@ impl Body {
     /// Which bytes of the content come next; `None` when no byte of it is left.
     pub(super) fn next_bytes(&self) -> Option<(u64, u64)> {
         let end = match self.parts {
-            Parts::Growing { .. } => self.content.length().unwrap_or(u64::MAX),
+            Parts::Growing { .. } => self.content().length().unwrap_or(u64::MAX),
             _ => self.base + self.end,
         };
         let offset = self.base + self.position;
@@ -148,15 +154,15 @@ impl Body {
                 return self.finish(cx, before);
             };
             let end = end.min(offset + QUEUE_BYTES_MAX);
-            let mut visible = self.content.visible_until(offset, end);
+            let mut visible = self.content().visible_until(offset, end);
             if visible == offset {
                 if cx.output.bytes() > before {
                     return Fill::Queued;
                 }
-                if matches!(self.content.state(), State::Failed | State::Removed) {
+                if matches!(self.content().state(), State::Failed | State::Removed) {
                     return Fill::Lost;
                 }
-                visible = cx.park(&self.content, offset, end);
+                visible = cx.park(self.content(), offset, end);
                 if visible == offset {
                     cx.shared.counters.parked.increment();
                     return Fill::Parked;

@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod familiar;
 mod file_fields;
 mod route;
 
@@ -24,6 +25,7 @@ pub(crate) use file_fields::Prepared;
 
 use answer::Reply;
 use body::{Body, Fill};
+use familiar::Familiar;
 use route::Place;
 
 /// Input is no longer received once this many bytes wait, in units of the largest head.
@@ -59,6 +61,8 @@ pub(crate) struct Session {
     head_by: Deadline,
     /// When the head of the request being answered was complete.
     asked: Now,
+    /// What the next head probably looks like.
+    familiar: Option<Box<Familiar>>,
 }
 
 impl Session {
@@ -74,6 +78,7 @@ impl Session {
             state: State::Head,
             head_by,
             asked: now,
+            familiar: None,
         }
     }
 
@@ -162,6 +167,7 @@ impl Session {
             State::Waiting { .. } | State::Sending { park: Some(_), .. } => self.refill(cx),
             State::Head if self.input.is_empty() => {
                 self.input = Vec::new();
+                self.familiar = None;
                 Ok(())
             }
             _ => Ok(()),
@@ -171,7 +177,7 @@ impl Session {
     /// Bytes of heap that it holds.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
-        self.input.capacity()
+        self.input.capacity() + self.familiar.as_ref().map_or(0, |familiar| familiar.held_bytes())
     }
 
     /// Goes on: fills the output while there is something to send, takes the next request when the last answer is out.
@@ -239,6 +245,10 @@ impl Session {
     /// Takes the next request from the input. False when there is none yet.
     fn next_request(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let input = std::mem::take(&mut self.input);
+        if let Some(head_bytes) = self.answer_familiar(cx, &input)? {
+            self.put_back(input, head_bytes);
+            return Ok(true);
+        }
         match request::parse(&input, &head_limits(&cx.shared.limits)) {
             Parsed::NeedMore if self.input_ended => Err(End::Now(Reason::PeerClosed)),
             Parsed::NeedMore => {
@@ -258,10 +268,26 @@ impl Session {
                 cx.shared.counters.requests.increment();
                 self.asked = cx.now;
                 let begun = self.answer(cx, &request, route::answer)?;
+                self.familiar = match &self.state {
+                    State::Sending { body, .. } => Familiar::of(cx, &input[..head_bytes], &request, body),
+                    _ => None,
+                };
                 self.put_back(input, if begun { head_bytes } else { 0 });
                 Ok(!matches!(self.state, State::Asking | State::Waiting { .. }))
             }
         }
+    }
+
+    /// Answers the request at the start of `input` if it is the last one again, with other numbers. Returns the bytes of its head.
+    fn answer_familiar(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<Option<usize>, End> {
+        let Some(familiar) = &self.familiar else { return Ok(None) };
+        let Some((head_bytes, range)) = familiar.read(input) else { return Ok(None) };
+        let Some(body) = familiar.answer(cx, range) else { return Ok(None) };
+        let keep_alive = familiar.keeps_alive() && !cx.shared.draining;
+        cx.shared.counters.requests.increment();
+        self.asked = cx.now;
+        self.send(cx, body, keep_alive)?;
+        Ok(Some(head_bytes))
     }
 
     /// Looks again at the request whose answer could not begin.
@@ -317,12 +343,17 @@ impl Session {
             Reply::Whole => self.end_of_answer(cx, keep_alive)?,
             Reply::Body(body) => {
                 let keep_alive = keep_alive && body.is_framed();
-                self.state = State::Sending { body, keep_alive, park: None };
-                // Head and first bytes go out together: alone, the head would be a segment of its own.
-                self.fill(cx)?;
+                self.send(cx, body, keep_alive)?;
             }
         }
         Ok(true)
+    }
+
+    /// Goes on from the head of an answer to its body.
+    fn send(&mut self, cx: &mut Context<'_>, body: Body, keep_alive: bool) -> Step {
+        self.state = State::Sending { body, keep_alive, park: None };
+        // Head and first bytes go out together: alone, the head would be a segment of its own.
+        self.fill(cx).map(|_| ())
     }
 
     /// Gives the input back without its first `taken` bytes.

@@ -41,6 +41,9 @@ pub struct Limits {
     pub read_buffers: usize,
     /// Time a drain may take before what is left is closed.
     pub drain_timeout: Duration,
+    /// Time that a drain leaves an idle connection for one more request, which may be on its way. None where the relay stops: whoever
+    /// connects again then finds out that it is gone.
+    pub drain_idle: Duration,
 }
 
 impl Limits {
@@ -57,6 +60,7 @@ impl Limits {
             handshake_timeout: other.handshake_timeout,
             peer_idle_timeout: other.peer_idle_timeout,
             drain_timeout: other.drain_timeout,
+            drain_idle: other.drain_idle,
             ..self.clone()
         }
     }
@@ -81,6 +85,7 @@ impl Default for Limits {
             turn_bytes: 1024 * 1024 + 16 * 1024,
             read_buffers: 32,
             drain_timeout: Duration::from_secs(30),
+            drain_idle: Duration::ZERO,
         }
     }
 }

@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_engine::counters::{Counters, Reason};
-use millrace_engine::event::{Event, News, Sent};
+use millrace_engine::event::{Answer, Document, Event, News, Sent};
 use millrace_engine::ids::{ConnId, Now, Protocol, ShardId};
 use millrace_engine::ledger::Ledger;
 use millrace_engine::limits::Limits;
@@ -90,6 +91,32 @@ fn who_says_nothing_holds_a_drain_up_for_a_moment_only() {
     assert_eq!(world.event(Event::Turn), [silent]);
     assert!(world.shard.is_drained());
     assert_eq!(world.counters.closed[Reason::Draining as usize].value(), 1);
+}
+
+#[test]
+fn an_idle_connection_has_one_more_request_where_the_drain_leaves_it_time() {
+    let mut world = World::new();
+    let request = |conn| Event::Received { conn, data: b"GET /nothing/ HTTP/1.1\r\nHost: x\r\n\r\n" };
+    let [busy, idle] = [0, 1].map(|number| world.accept(number, Protocol::Http).0);
+    for conn in [busy, idle] {
+        assert!(world.event(request(conn)).is_empty());
+        let document = Document {
+            status: 404,
+            content_type: "text/plain",
+            fields: Vec::new(),
+            body: b"no".to_vec().into(),
+        };
+        let answer = Answer::Document(document);
+        assert!(world.event(Event::News(News::Answer { conn, answer })).is_empty(), "it is kept alive");
+    }
+    let limits = Limits { drain_idle: Duration::from_secs(5), ..Limits::default() };
+    world.event(Event::News(News::Limits(Arc::new(limits))));
+    assert!(world.event(Event::News(News::Drain)).is_empty());
+    world.now.monotonic_ns += 3_000_000_000;
+    assert_eq!(world.event(Event::Received { conn: busy, data: REQUEST }), [busy], "answered, then closed");
+    world.now.monotonic_ns += 3_000_000_000;
+    assert_eq!(world.event(Event::Turn), [idle]);
+    assert!(world.shard.is_drained());
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Session {
     pub(crate) fn new(now: Now, shared: &Shared) -> Self {
         let head_by = match shared.draining {
             false => after(now, shared.limits.head_timeout, Reason::SlowHead),
-            true => after(now, FIRST_HEAD_IN_DRAIN, Reason::Draining),
+            true => after(now, FIRST_HEAD_IN_DRAIN.max(shared.limits.drain_idle), Reason::Draining),
         };
         Session {
             input: Vec::new(),
@@ -141,17 +141,19 @@ impl Session {
     }
 
     pub(crate) fn handle_drain(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.state {
-            // Its first request is on its way, and would be lost. Between requests a client knows that it may be (RFC 9112 §9.3.1).
-            State::Head if self.input.is_empty() && self.head_by.reason == Reason::SlowHead => {
-                self.head_by = after(cx.now, FIRST_HEAD_IN_DRAIN, Reason::Draining);
-                Ok(())
-            }
-            State::Head if cx.output.is_empty() && self.input.is_empty() => {
-                Err(End::AfterOutput(Reason::Draining))
-            }
-            _ => Ok(()),
+        if !matches!(self.state, State::Head) || !self.input.is_empty() {
+            return Ok(());
         }
+        let idle = cx.shared.limits.drain_idle;
+        // Its first request is on its way, and would be lost. Between requests a client knows that it may be (RFC 9112 §9.3.1).
+        let patience = match self.head_by.reason {
+            Reason::SlowHead => FIRST_HEAD_IN_DRAIN.max(idle),
+            _ if !cx.output.is_empty() => return Ok(()),
+            _ if idle.is_zero() => return Err(End::AfterOutput(Reason::Draining)),
+            _ => idle,
+        };
+        self.head_by = after(cx.now, patience, Reason::Draining);
+        Ok(())
     }
 
     /// Once a second: a reader that still waits says so again, since its demand may have been dropped.

@@ -1,6 +1,7 @@
 //! Writing a content in order, each write visible at once.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Content, Placement};
@@ -30,6 +31,25 @@ impl Content {
             false => Some(self.visible.open_lane(start)?),
         };
         Some(Stream { content: Arc::clone(self), lane, at: start })
+    }
+}
+
+impl Content {
+    /// Makes bytes visible that another process has written and vouches for. A run begins where a block does; what it has of its last
+    /// block may be the beginning of it.
+    pub fn follow(&self, run: Range<u64>) {
+        if self.is_growing() {
+            return self.visible.grow_to(run.end);
+        }
+        let from = self.visible.until(run.start, run.end);
+        match self.visible.open_lane(from) {
+            Some(mut lane) => {
+                self.visible.advance(&mut lane, run.end);
+                self.visible.close_lane(lane);
+            }
+            // Another run has come further in this block, or all lanes have begun one: whole blocks need none.
+            None => self.visible.reveal(run),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading the contents of a store at start: their states are believed, only what the journal names is hashed.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,20 +35,21 @@ pub(super) enum Loaded {
     Removed,
 }
 
-/// Reads the content in `folder`.
+/// Reads the content in `folder`, of which `visible` may be served beyond the pieces that are vouched for: another process has it open
+/// and serves that.
 ///
 /// # Errors
 /// [`StoreError::Version`] for files of a later program; anything else concerns this content alone.
-pub(super) fn load(folder: &Path, id: ContentId) -> Result<Loaded, StoreError> {
+pub(super) fn load(folder: &Path, id: ContentId, visible: &[Range<u64>]) -> Result<Loaded, StoreError> {
     let error = |error| StoreError::unreadable(&folder.join(DESCRIPTION))(error);
     match durable::read_either(folder, DESCRIPTION, Description::decode) {
-        Ok(described) => load_described(folder, id, described).map(Loaded::Whole),
+        Ok(described) => load_described(folder, id, described, visible).map(Loaded::Whole),
         Err(Unreadable::Torn(_)) if creation::is_interrupted(folder).map_err(StoreError::at(folder))? => {
             let Some(described) = creation::interrupted_description(folder).map_err(error)? else {
                 durable::remove_folder(folder).map_err(StoreError::at(folder))?;
                 return Ok(Loaded::Removed);
             };
-            let content = load_described(folder, id, described)?;
+            let content = load_described(folder, id, described, &[])?;
             creation::finish_interrupted(folder, &content)?;
             Ok(Loaded::Finished(content))
         }
@@ -55,11 +57,16 @@ pub(super) fn load(folder: &Path, id: ContentId) -> Result<Loaded, StoreError> {
     }
 }
 
-fn load_described(folder: &Path, id: ContentId, described: Description) -> Result<Arc<Content>, StoreError> {
+fn load_described(
+    folder: &Path,
+    id: ContentId,
+    described: Description,
+    visible: &[Range<u64>],
+) -> Result<Arc<Content>, StoreError> {
     let (shape, layout, place) = shape(folder, &described.name, described.shape.clone())?;
     let growing = matches!(shape, Shape::Growing);
     let files = FileSet::new(folder, place, &layout, growing);
-    if growing {
+    if growing && visible.is_empty() {
         // Its origin tells no length and so cannot resume: what came is of no use. Unlinked, not cut.
         durable::remove(&folder.join("data").join(&described.name)).map_err(StoreError::at(folder))?;
     }
@@ -86,6 +93,7 @@ fn load_described(folder: &Path, id: ContentId, described: Description) -> Resul
         content.set_metainfo(Arc::new(metainfo));
     }
     restore(folder, &content, short)?;
+    visible.iter().for_each(|run| content.follow(run.clone()));
     if let Some(why) = damage {
         content.mark_damaged(&why);
     }

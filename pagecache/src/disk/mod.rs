@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod import;
 mod journal;
+mod left;
 mod load;
 #[expect(unsafe_code, reason = "cachestat and FICLONE: the one place of the crate")]
 mod mapping;
@@ -29,6 +30,7 @@ pub use durable::replace as replace_file;
 pub use error::StoreError;
 pub(crate) use files::FileSet;
 pub use import::Imported;
+pub use left::{Left, VisibleRuns};
 pub use mapping::Mapped;
 pub use open_file::{OpenFile, Stamp};
 pub use store::{Interrupted, Options, Problem, Store};

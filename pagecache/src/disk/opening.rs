@@ -1,15 +1,17 @@
 //! Opening a store: who has it, what wrote it, and what is in it.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 
 use millrace_proto::id::ContentId;
 
 use super::durable;
 use super::error::StoreError;
+use super::left::{Left, VisibleRuns};
 use super::load::{self, Loaded};
 use super::residency;
 use super::spare::Spares;
@@ -28,9 +30,24 @@ impl Store {
     /// In use by another process, unreadable, or written by a later program. A content that is damaged is left out:
     /// see [`Store::problems`].
     pub fn open(folder: &Path, options: Options) -> Result<Store, StoreError> {
+        Store::open_as(folder, options, None)
+    }
+
+    /// Opens the store in `folder` as another process leaves it, which gave us its lock, and has ended all its writing.
+    ///
+    /// # Errors
+    /// As [`Store::open`], but never in use.
+    pub fn take_over(folder: &Path, options: Options, left: Left) -> Result<Store, StoreError> {
+        Store::open_as(folder, options, Some(left))
+    }
+
+    fn open_as(folder: &Path, options: Options, left: Option<Left>) -> Result<Store, StoreError> {
         let contents_folder = folder.join("contents");
         fs::create_dir_all(&contents_folder).map_err(StoreError::at(folder))?;
-        let lock = lock(folder)?;
+        let (lock, visible) = match left {
+            Some(Left { lock, visible }) => (lock, visible),
+            None => (lock(folder)?, HashMap::new()),
+        };
         check_version(folder)?;
         let probe_works = residency::probe_works(folder).map_err(StoreError::at(folder))?;
         let mut store = Store {
@@ -45,11 +62,12 @@ impl Store {
             contents_folder,
             options,
             probe_works,
-            _lock: lock,
+            guard: OnceLock::new(),
+            lock,
         };
         let folders = load::folders(&store.contents_folder, &mut store.problems)?;
         let mut contents = Vec::with_capacity(folders.len());
-        for (folder, loaded) in load_all(&folders) {
+        for (folder, loaded) in load_all(&folders, &visible) {
             match loaded {
                 Ok(Loaded::Whole(content)) => contents.push(content),
                 Ok(Loaded::Finished(content)) => {
@@ -97,12 +115,19 @@ fn check_version(folder: &Path) -> Result<(), StoreError> {
 }
 
 /// Reads contents on several threads, since each is a few small reads that wait for the disk.
-fn load_all(folders: &[(PathBuf, ContentId)]) -> Vec<(PathBuf, Result<Loaded, StoreError>)> {
+fn load_all(
+    folders: &[(PathBuf, ContentId)],
+    visible: &VisibleRuns,
+) -> Vec<(PathBuf, Result<Loaded, StoreError>)> {
     const THREADS: usize = 8;
     let share = folders.len().div_ceil(THREADS).max(1);
     thread::scope(|scope| {
         let load_some = |some: &[(PathBuf, ContentId)]| {
-            some.iter().map(|(folder, id)| (folder.clone(), load::load(folder, *id))).collect::<Vec<_>>()
+            let load = |(folder, id): &(PathBuf, ContentId)| {
+                let visible = visible.get(id).map_or(&[][..], Vec::as_slice);
+                (folder.clone(), load::load(folder, *id, visible))
+            };
+            some.iter().map(load).collect::<Vec<_>>()
         };
         let threads: Vec<_> =
             folders.chunks(share).map(|some| scope.spawn(move || load_some(some))).collect();

@@ -105,6 +105,7 @@ impl Store {
                 why: "only an origin's bytes can be pulled again",
             });
         }
+        self.check_nobody_opens(id)?;
         let shape = match old.metainfo() {
             Some(metainfo) => Shape::Metainfo(Arc::clone(metainfo)),
             None => Shape::Layout(old.layout().clone()),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use millrace_proto::id::{ContentId, InfoHashV1};
 use millrace_proto::metainfo::Metainfo;
@@ -11,6 +11,7 @@ use super::creation::{METAINFO, write_description};
 use super::durable;
 use super::error::StoreError;
 use super::files::Place;
+use super::left::Guard;
 use super::spare::Spares;
 use super::state_file::Saved;
 use crate::catalogue::Catalogue;
@@ -60,8 +61,10 @@ pub struct Store {
     pub(super) problems: Vec<Problem>,
     pub(super) interrupted: Vec<Interrupted>,
     pub(super) probe_works: bool,
-    /// Locked as long as the store is open.
-    pub(super) _lock: File,
+    /// Asked before files lose their names.
+    pub(super) guard: OnceLock<Guard>,
+    /// Locked as long as the store is open, by this process or by one that it was given to.
+    pub(super) lock: File,
 }
 
 impl Store {
@@ -172,6 +175,7 @@ impl Store {
         let (folder, removed) = (self.folder(id), self.contents_folder.join(format!(".removed-{id}")));
         {
             let Data::Files(files) = &content.data else { return Err(StoreError::Absent(id)) };
+            self.check_nobody_opens(id)?;
             let _writing = files.writing();
             // Forgotten before its folder is free: `begin` may make another content of this id there, without the lock above.
             self.contents.remove(&id);

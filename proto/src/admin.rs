@@ -17,7 +17,7 @@ pub use content::{
     ContentFile, ContentState, ContentStatus, Index, OriginStatus, PerProtocol, PullStatus, Rates,
 };
 pub use relay::{
-    Addresses, Choice, Counts, RelayState, RelayStatus, SentBytes, ShardLoad, StoreStatus, Totals,
+    Addresses, Choice, Counts, RelayState, RelayStatus, SentBytes, ShardLoad, StoreStatus, Totals, Upgraded,
 };
 
 /// Sources, or mirrors, that one request may name.

@@ -184,3 +184,13 @@ pub struct ShardLoad {
     /// Whether its loop stands still.
     pub stuck: bool,
 }
+
+/// The program that took a relay over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Upgraded {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub process: u32,
+}

@@ -39,6 +39,8 @@ pub enum Command {
     Caps(CapsArgs),
     /// Take no new connections, finish running answers, then stop
     Drain(ClientArgs),
+    /// Have the program that is on the disk now take the running relay over, without a drop
+    Upgrade(ClientArgs),
     /// Hash everything stored again and report damage
     Verify(VerifyArgs),
     /// Show what this kernel and its limits allow, what will be used, and what to change

@@ -4,10 +4,11 @@ mod caps;
 mod follow;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use millrace_proto::admin::{
-    AddContent, Addresses, ContentState, ContentStatus, Index, Problem, RelayStatus,
+    AddContent, Addresses, ContentState, ContentStatus, Index, Problem, RelayStatus, Upgraded,
 };
 use millrace_proto::units::{Rate, Size};
 use reqwest::{Method, StatusCode};
@@ -19,6 +20,10 @@ use crate::run::Failure;
 use crate::serve::{absolute, println};
 
 pub(crate) use follow::Followed;
+
+/// How often, and after which time, a relay is asked again that says that it cannot for the moment.
+const RETRIES_MAX: u32 = 20;
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// A running relay, behind its socket.
 pub(crate) struct Client {
@@ -81,15 +86,28 @@ impl Client {
         body: Option<&Value>,
         tag: Option<&str>,
     ) -> anyhow::Result<Answer> {
-        let mut request = self.http.request(method, format!("http://relay{path}"));
-        if let Some(tag) = tag {
-            request = request.header("If-Match", tag);
-        }
-        if let Some(body) = body {
-            request = request.header("Content-Type", "application/json").body(body.to_string());
-        }
+        let make = || {
+            let mut request = self.http.request(method.clone(), format!("http://relay{path}"));
+            if let Some(tag) = tag {
+                request = request.header("If-Match", tag);
+            }
+            if let Some(body) = body {
+                request = request.header("Content-Type", "application/json").body(body.to_string());
+            }
+            request
+        };
         let silent = |error| self.silent(error);
-        let response = request.send().await.map_err(silent)?;
+        let mut response = make().send().await.map_err(silent)?;
+        for _ in 0..RETRIES_MAX {
+            // Another program takes the relay over, for a moment.
+            let is_momentary = response.status() == StatusCode::SERVICE_UNAVAILABLE
+                && response.headers().contains_key("retry-after");
+            if !is_momentary {
+                break;
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+            response = make().send().await.map_err(silent)?;
+        }
         let status = response.status();
         let field = |name: &str| response.headers().get(name).and_then(|field| field.to_str().ok());
         let (next, etag) = (field("link").and_then(next_page), field("etag").map(str::to_owned));
@@ -181,6 +199,16 @@ pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<()
         Command::Unpin(args) => act(args, "unpin"),
         Command::Status(args) => status(args, environment),
         Command::Caps(args) => caps::run(args, environment),
+        Command::Upgrade(args) => {
+            let answer = Client::new(args, environment)?.ask(Method::POST, "/v1/upgrade", None)?;
+            if args.json {
+                println(&answer.body.to_string());
+            } else {
+                let Upgraded { version, process } = read(answer.body)?;
+                println(&format!("upgraded: millrace-relay {version} is the relay now (process {process})"));
+            }
+            Ok(())
+        }
         Command::Drain(args) => {
             let answer = Client::new(args, environment)?.ask(Method::POST, "/v1/drain", None)?;
             println(&if args.json { answer.body.to_string() } else { "draining".to_owned() });

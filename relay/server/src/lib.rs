@@ -26,6 +26,7 @@ pub mod start;
 mod terminal;
 pub mod tls;
 mod top;
+pub mod upgrade;
 pub mod verify;
 
 pub use run::run;

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use millrace_engine::counters::Counters;
+use millrace_engine::event::News;
 use millrace_engine::ledger::Ledger;
 use millrace_pagecache::Store;
 use millrace_proto::admin::Choice;
 use millrace_send::HeaderTables;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock, mpsc, oneshot, watch};
 use url::Url;
 
 use crate::caps::Keeper;
@@ -67,7 +68,16 @@ pub struct Relay {
     pub started: Instant,
     /// How it is told to stop.
     pub stop: Stop,
+    /// Read while something is changed over the admin socket; written while another program takes over, and ever after.
+    pub changes: Arc<RwLock<()>>,
+    /// Wishes for an upgrade.
+    pub upgrades: mpsc::UnboundedSender<UpgradeWish>,
+    /// Whether another program is the relay by now: this one answers nobody but who was here before.
+    pub replaced: watch::Sender<bool>,
 }
+
+/// Who wishes an upgrade is told what came of it: the version of the new program, and its process, or why there is none.
+pub type UpgradeWish = oneshot::Sender<Result<(String, u32), String>>;
 
 /// The wish to stop: no new connections, running answers finish, then the process ends.
 #[derive(Debug, Default)]
@@ -96,6 +106,14 @@ impl Stop {
 }
 
 impl Relay {
+    /// Gives what still runs no more time than any drain: whoever takes over is gone, or somebody wants an end.
+    pub(crate) fn hurry(&self) {
+        self.stop.wish();
+        let limits = Arc::new(self.config.limits.clone());
+        self.shards.broadcast(|| News::Limits(Arc::clone(&limits)));
+        self.shards.broadcast(|| News::Drain);
+    }
+
     /// An absolute link to `path`, which is encoded already and does not begin with `/`.
     #[must_use]
     pub fn link(&self, path: &str) -> String {

@@ -3,38 +3,77 @@
 use std::convert::Infallible;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
 use crate::ingest::{AddError, NewPull};
 use crate::logging;
-use crate::relay::Relay;
+use crate::relay::{Relay, UpgradeWish};
 use crate::run::Failure;
 use crate::service::inherited::Inherited;
 use crate::service::{Notify, Reload, State, Supervision, status, watchdog_interval};
-use crate::start::Running;
+use crate::start::{Beginning, Running};
 use crate::terminal::Terminal;
+use crate::tls::Loaded;
+use crate::upgrade::Gate;
+use crate::upgrade::following::Successor;
+use crate::upgrade::predecessor::Predecessor;
+use crate::upgrade::successor::{Handover, this_program};
 
 pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(), Failure> {
+    if args.check_config {
+        return check_config(args, environment);
+    }
+    let predecessor = Predecessor::from_environment(environment.variable)
+        .context("nothing can be taken over from the program that started this one")?;
+    let ended = run_after(predecessor.as_ref(), args, environment);
+    if let (Err(failure), Some(predecessor)) = (&ended, &predecessor) {
+        // Whoever wished for the upgrade is told by the program that goes on.
+        predecessor.fail(&failure.to_string());
+    }
+    ended
+}
+
+fn check_config(args: &ServeArgs, environment: &Environment<'_>) -> Result<(), Failure> {
     let config = Config::load(args, environment)?;
-    if args.check_config {
-        println(config.to_string().trim_end());
+    println(config.to_string().trim_end());
+    let now = jiff::Timestamp::now().as_second();
+    if let Some(warning) = certificate(&config)?.and_then(|certificate| certificate.warning(now)) {
+        eprintln!("millrace-relay: tls-certificate: {warning}");
     }
-    let certificate = config.https.as_ref().map(|https| https.files.load()).transpose();
-    let certificate = certificate.map_err(|error| Failure::usage(error.to_string()))?;
-    if args.check_config {
-        let warning =
-            certificate.and_then(|certificate| certificate.warning(jiff::Timestamp::now().as_second()));
-        if let Some(warning) = warning {
-            eprintln!("millrace-relay: tls-certificate: {warning}");
+    Ok(())
+}
+
+/// The certificate of HTTPS, where that is served.
+fn certificate(config: &Config) -> Result<Option<Loaded>, Failure> {
+    let loaded = config.https.as_ref().map(|https| https.files.load()).transpose();
+    loaded.map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn run_after(
+    predecessor: Option<&Predecessor>,
+    args: &ServeArgs,
+    environment: &Environment<'_>,
+) -> Result<(), Failure> {
+    let program = this_program();
+    let config = Config::load(args, environment)?;
+    let _ = certificate(&config)?;
+    let beginning = match predecessor {
+        Some(predecessor) => {
+            let taken = predecessor.take(&config.store).map_err(|error| anyhow!("{error}"))?;
+            Beginning { taken: Some((taken, Gate::closed())), ..Beginning::default() }
         }
-        return Ok(());
-    }
-    let inherited = Inherited::take(environment.variable).map_err(|error| anyhow!("{error}"))?;
+        None => {
+            let inherited = Inherited::take(environment.variable).map_err(|error| anyhow!("{error}"))?;
+            Beginning { inherited, ..Beginning::default() }
+        }
+    };
     let terminal = Terminal::new();
     let levels = logging::start(config.log_format, &config.log_level, terminal.log_writer());
     let mut reload = Reload::new(args, environment, levels, &config);
@@ -49,21 +88,51 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     // From here on a signal is a wish to drain: also before the first client is answered, and while an origin is asked.
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let mut reloads = runtime.block_on(async { Reloads::new() })?;
-    let running = Running::start_on(config, inherited).map_err(|error| anyhow!("{error}"))?;
+    let gate = beginning.taken.as_ref().map(|(_, gate)| gate.clone());
+    let mut running = Running::start_with(config, beginning).map_err(|error| anyhow!("{error}"))?;
+    if let (Some(predecessor), Some(gate)) = (predecessor, gate) {
+        let halvings = predecessor.ready().map_err(|error| anyhow!("{error}"))?;
+        running.relay().caps.change_share(|share| share.before = halvings);
+        running
+            .serve_predecessor(predecessor)
+            .context("the program before this one cannot be told anything")?;
+        gate.let_pass();
+        tracing::info!("upgrade: this program is the relay now");
+    }
     let relay = Arc::clone(running.relay());
     terminal.announce(&relay);
     let notify = Arc::new(Notify::from_environment(environment.variable));
     let watchdog = watchdog_interval(environment.variable);
-    let _supervision = Supervision::start(Arc::clone(&notify), watchdog, Arc::clone(&relay))
+    let supervision = Supervision::start(Arc::clone(&notify), watchdog, Arc::clone(&relay))
         .context("no thread for the service manager's watchdog")?;
     notify.send(State::Ready(&status(&relay, &[])));
+    let mut upgrades = running.upgrades();
     let ended = runtime.block_on(async {
-        tokio::select! {
-            wished = serve(&relay, &sources, &terminal) => wished,
-            () = signals.any() => Ok(()),
-            never = reloads.run(|| reload_now(&mut reload, &relay, &notify)) => match never {},
+        let mut serving = pin!(serve(&relay, &sources, &terminal));
+        loop {
+            let wish = tokio::select! {
+                wished = &mut serving => return Ended::Stops(wished),
+                () = signals.any() => return Ended::Stops(Ok(())),
+                never = reloads.run(|| reload_now(&mut reload, &relay, &notify)) => match never {},
+                wish = wish(&mut upgrades) => wish,
+            };
+            // Not interrupted by anything: it ends soon, one way or the other.
+            if let Some(successor) =
+                upgrade(running.handover(Arc::clone(&notify), program.clone()), wish).await
+            {
+                return Ended::Replaced(successor);
+            }
         }
     });
+    let ended = match ended {
+        Ended::Stops(ended) => ended,
+        Ended::Replaced(successor) => {
+            notify.leave();
+            drop((supervision, upgrades));
+            terminal.clear();
+            return retire(&runtime, running, successor, &mut signals);
+        }
+    };
     notify.send(State::Stopping);
     terminal.clear();
     if let Err(error) = ended {
@@ -86,6 +155,84 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
     }
     terminal.summary(&relay);
     Ok(())
+}
+
+/// Why a relay does not go on.
+enum Ended {
+    /// Somebody wants it to stop, or it cannot do what it was started for.
+    Stops(anyhow::Result<()>),
+    /// Another program is the relay.
+    Replaced(Successor),
+}
+
+async fn wish(upgrades: &mut Option<UnboundedReceiver<UpgradeWish>>) -> UpgradeWish {
+    match upgrades {
+        Some(upgrades) => match upgrades.recv().await {
+            Some(wish) => wish,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Makes an upgrade, and tells who wished for it what came of it.
+async fn upgrade(handover: Handover, wish: UpgradeWish) -> Option<Successor> {
+    let made = tokio::task::spawn_blocking(move || handover.run()).await;
+    // Nobody may be waiting for the word any more.
+    match made {
+        Ok(Ok(successor)) => {
+            let (version, process) = (successor.version.clone(), successor.process());
+            tracing::info!(
+                version,
+                process,
+                "upgrade: another program is the relay now; this one finishes what runs"
+            );
+            let _ = wish.send(Ok((version, process)));
+            Some(successor)
+        }
+        Ok(Err(error)) => {
+            tracing::error!(%error, "upgrade: not made, everything goes on as before");
+            let _ = wish.send(Err(error.to_string()));
+            None
+        }
+        // A panic is a bug, which its thread has reported.
+        Err(error) => {
+            let _ = wish.send(Err(error.to_string()));
+            None
+        }
+    }
+}
+
+/// Finishes what runs, beside the program that is the relay now.
+fn retire(
+    runtime: &tokio::runtime::Runtime,
+    running: Running,
+    successor: Successor,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let relay = Arc::clone(running.relay());
+    let retired = std::thread::spawn(move || running.retire(successor));
+    let retired = runtime.block_on(async {
+        let mut finished = tokio::task::spawn_blocking(move || retired.join());
+        tokio::select! {
+            finished = &mut finished => Some(finished),
+            () = signals.any() => {
+                relay.hurry();
+                tokio::select! {
+                    finished = &mut finished => Some(finished),
+                    () = signals.any() => None,
+                }
+            }
+        }
+    });
+    match retired {
+        Some(Ok(Ok(Err(error)))) => Err(anyhow!("the new program cannot be followed: {error}").into()),
+        Some(_) => Ok(()),
+        None => {
+            tracing::warn!("a second signal: ending at once");
+            std::process::exit(1);
+        }
+    }
 }
 
 fn reload_now(reload: &mut Reload<'_>, relay: &Relay, notify: &Notify) {

@@ -1,7 +1,9 @@
 //! Every socket that others see but the admin one: those that a service manager opened, and the rest by ourselves.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 use url::Url;
 
@@ -21,6 +23,20 @@ pub(crate) struct Sockets {
     pub(crate) udp: UdpSocket,
     pub(crate) pages: Option<TcpListener>,
     pub(crate) metrics: Option<TcpListener>,
+}
+
+/// The same sockets once more, to be given to the program that follows. Closed when the last who has one closes it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) http: Vec<OwnedFd>,
+    pub(crate) https: Vec<OwnedFd>,
+    pub(crate) bittorrent: Vec<OwnedFd>,
+    pub(crate) udp: OwnedFd,
+    pub(crate) pages: Option<OwnedFd>,
+    pub(crate) metrics: Option<OwnedFd>,
+    pub(crate) admin: OwnedFd,
+    /// Whether the file of the admin socket is this relay's to remove.
+    pub(crate) owns_admin_file: bool,
 }
 
 impl Sockets {
@@ -67,6 +83,29 @@ impl Sockets {
                 Ok(listeners.into_iter().next().map(Into::into))
             }
         }
+    }
+
+    /// All of them once more, and the admin socket.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub(crate) fn keep(&self, admin: &UnixListener, owns_admin_file: bool) -> io::Result<Kept> {
+        let again = |listeners: &Listeners| -> io::Result<Vec<OwnedFd>> {
+            listeners.1.iter().flatten().map(OwnedFd::try_clone).collect()
+        };
+        let alone = |listener: &Option<TcpListener>| -> io::Result<Option<OwnedFd>> {
+            Ok(listener.as_ref().map(TcpListener::try_clone).transpose()?.map(Into::into))
+        };
+        Ok(Kept {
+            http: again(&self.http)?,
+            https: self.https.as_ref().map_or(Ok(Vec::new()), again)?,
+            bittorrent: again(&self.bittorrent)?,
+            udp: self.udp.try_clone()?.into(),
+            pages: alone(&self.pages)?,
+            metrics: alone(&self.metrics)?,
+            admin: admin.try_clone()?.into(),
+            owns_admin_file,
+        })
     }
 
     fn listeners(

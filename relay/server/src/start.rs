@@ -2,9 +2,12 @@
 //!
 //! The order matters: what can fail for an operator's mistake comes before anything that others notice.
 
+mod upgrading;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -14,12 +17,13 @@ use millrace_engine::event::News;
 use millrace_engine::ids::ShardId;
 use millrace_engine::ledger::Ledger;
 use millrace_engine::shard::{self, Identity, Shard};
-use millrace_pagecache::disk::Interrupted;
+use millrace_pagecache::disk::{Interrupted, Left};
 use millrace_pagecache::{Options, Store, StoreError};
 use millrace_proto::admin::Choice;
 use millrace_ring::Reservation;
 use millrace_send::{Front, HeaderTables, Mailbox, Outward, SendPath, Sender, Setup};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::backend::{self, NoUring};
 use crate::caps::{CapsFileError, Clock, Keeper};
@@ -31,11 +35,14 @@ use crate::ingest::budget::{OriginBudget, UsageError};
 use crate::ingest::{Ingest, IngestConfig};
 use crate::listen::ListenError;
 use crate::machine;
-use crate::relay::{Relay, Stop};
-use crate::service::inherited::Inherited;
+use crate::relay::{Relay, Stop, UpgradeWish};
 use crate::shards::Shards;
-use crate::sockets::{Sockets, default_public_url};
+use crate::sockets::{Kept, Sockets, default_public_url};
 use crate::tls::{Tls, TlsError};
+use crate::upgrade::Gate;
+
+use upgrading::Before;
+pub(crate) use upgrading::Beginning;
 
 /// Why a relay does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +104,14 @@ pub struct Running {
     shards: Vec<JoinHandle<()>>,
     control: JoinHandle<()>,
     ingest: JoinHandle<()>,
-    _admin_file: Option<SocketFile>,
+    admin_file: Option<SocketFile>,
+    /// What the program that follows is given.
+    kept: Arc<Kept>,
+    upgrades: Option<UnboundedReceiver<UpgradeWish>>,
+    /// Until the thread that speaks to the program before is started: the news that it hears.
+    predecessor: Option<Mailbox>,
+    /// That thread.
+    teller: Option<JoinHandle<()>>,
 }
 
 /// Aborts the process when its thread panics: a shard that is gone would be a port that answers to nobody. The message was
@@ -118,14 +132,15 @@ impl Running {
     /// # Errors
     /// See [`StartError`]. Nothing is left running then.
     pub fn start(config: Config) -> Result<Running, StartError> {
-        Running::start_on(config, Inherited::default())
+        Running::start_with(config, Beginning::default())
     }
 
-    /// Starts everything, on the sockets that a service manager opened where there are such.
+    /// Starts everything, on the sockets that a service manager opened, or the program before had, where there are such.
     ///
     /// # Errors
-    /// See [`StartError`]. Nothing is left running then.
-    pub fn start_on(mut config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
+    /// See [`StartError`]. Nothing is left running then but threads that wait at the gate.
+    pub(crate) fn start_with(mut config: Config, beginning: Beginning) -> Result<Running, StartError> {
+        let (mut inherited, before) = Before::of(beginning);
         let _ = rustls::crypto::ring::default_provider().install_default();
         let load = |https: &Https| Ok(Tls::new(https.files.load()?, config.handshakes));
         let tls = config.https.as_ref().map(load).transpose().map_err(StartError::Tls)?;
@@ -142,21 +157,29 @@ impl Running {
 
         let admin = inherited.admin.take();
         let sockets = Sockets::open(&config, inherited)?;
-        let store = open_store(&config)?;
-        // The file of an inherited socket belongs to who made it.
+        let store = open_store(&config, before.left)?;
+        // The file of an inherited socket belongs to who made it, which may be this program before it was upgraded.
         let (admin, admin_file) = match admin {
-            Some(admin) => (admin, None),
+            Some(admin) => {
+                let path =
+                    admin.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
+                (admin, path.filter(|_| before.owns_admin_file).map(SocketFile::of))
+            }
             None => socket::make(&config.admin).map(|(admin, file)| (admin, Some(file)))?,
         };
+        let kept =
+            sockets.keep(&admin, admin_file.is_some()).map_err(kernel("no descriptors for the sockets"))?;
         let shard_count = config.cores.len();
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
         let (mut postboxes, mut mailboxes) = (Vec::new(), Vec::new());
         // One more than there are shards: the control thread hears the same news.
-        for _ in 0..=shard_count {
+        // After an upgrade one more: the thread that tells the program before.
+        for _ in 0..=shard_count + usize::from(before.listens) {
             let (postbox, mailbox) = Mailbox::new().map_err(kernel("no descriptor for a mailbox"))?;
             postboxes.push(postbox);
             mailboxes.push(mailbox);
         }
+        let predecessor = before.listens.then(|| mailboxes.pop()).flatten();
         let Some(control_mailbox) = mailboxes.pop() else {
             unreachable!("there is one mailbox more than there are shards")
         };
@@ -174,10 +197,14 @@ impl Running {
         let budget = Arc::new(OriginBudget::open(config.store.clone(), clock)?);
         let ledger = Arc::new(Ledger::default());
         caps.enforce(Arc::clone(&ledger), shards.clone(), Arc::clone(&budget));
-        let ingest_config = IngestConfig { budget, ..IngestConfig::new(&config, links, way) };
+        let (gate, arrived) = (before.gate, before.arrived);
+        let ingest_config =
+            IngestConfig { budget, gate: gate.clone(), arrived, ..IngestConfig::new(&config, links, way) };
         let origins = ingest_config.origins.clone();
         let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())
             .map_err(|error| StartError::Ingest(error.to_string()))?;
+        let peer_id = before.peer_id.map_or_else(machine::peer_id, Ok).map_err(kernel("no peer id"))?;
+        let (upgrades, wishes) = unbounded_channel();
         let relay = Arc::new(Relay {
             ledger,
             caps,
@@ -187,7 +214,7 @@ impl Running {
             origins,
             counters,
             headers: Arc::new(HeaderTables::default()),
-            peer_id: machine::peer_id().map_err(kernel("no peer id"))?,
+            peer_id,
             public_url,
             http: sockets.http.0,
             https: sockets.https.as_ref().map(|https| https.0),
@@ -200,10 +227,24 @@ impl Running {
             ingest_io,
             started: Instant::now(),
             stop: Stop::default(),
+            changes: Arc::default(),
+            upgrades,
+            replaced: watch::Sender::new(false),
             config,
         });
-        let threads = Threads { relay, rings, send_path: probe.path, files_max };
-        threads.start(sockets, (admin, admin_file), mailboxes, control_mailbox, ingest_thread)
+        let threads = Threads { relay: Arc::clone(&relay), rings, send_path: probe.path, files_max, gate };
+        let (shards, control) = threads.start(sockets, admin, mailboxes, control_mailbox)?;
+        Ok(Running {
+            relay,
+            shards,
+            control,
+            ingest: ingest_thread,
+            admin_file,
+            kept: Arc::new(kept),
+            upgrades: Some(wishes),
+            predecessor,
+            teller: None,
+        })
     }
 
     /// What runs.
@@ -216,6 +257,8 @@ impl Running {
     /// threads end. Waits for that.
     pub fn drain(self) {
         self.relay.stop.wish();
+        // Who connects from now on is refused, unless a service manager has the sockets too.
+        drop(self.kept);
         self.relay.shards.broadcast(|| News::Drain);
         for shard in self.shards {
             // A shard that panicked has taken the process with it.
@@ -254,9 +297,13 @@ fn limit_descriptors(config: &mut Config) -> usize {
     files_max
 }
 
-fn open_store(config: &Config) -> Result<Arc<Store>, StartError> {
+fn open_store(config: &Config, left: Option<Left>) -> Result<Arc<Store>, StartError> {
     let options = Options { capacity: config.capacity, ..Options::default() };
-    let store = Store::open(&config.store, options).map_err(store_error)?;
+    let store = match left {
+        Some(left) => Store::take_over(&config.store, options, left),
+        None => Store::open(&config.store, options),
+    };
+    let store = store.map_err(store_error)?;
     for problem in store.problems() {
         tracing::error!(folder = %problem.folder.display(), error = %problem.error, "a content is left out: its files are as they were");
     }
@@ -287,17 +334,17 @@ struct Threads {
     rings: Vec<Reservation>,
     send_path: SendPath,
     files_max: usize,
+    gate: Gate,
 }
 
 impl Threads {
     fn start(
         mut self,
         sockets: Sockets,
-        (admin, admin_file): (UnixListener, Option<SocketFile>),
+        admin: UnixListener,
         mailboxes: Vec<Mailbox>,
         control_mailbox: Mailbox,
-        ingest: JoinHandle<()>,
-    ) -> Result<Running, StartError> {
+    ) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StartError> {
         let (asks, asked) = unbounded_channel();
         let parts = control::Parts {
             relay: Arc::clone(&self.relay),
@@ -307,6 +354,7 @@ impl Threads {
             metrics: sockets.metrics,
             pages: sockets.pages,
             admin,
+            gate: self.gate.clone(),
         };
         let control = control::start(parts).map_err(kernel("the control thread does not start"))?;
         let no_https = || self.relay.config.cores.iter().map(|_| Vec::new()).collect();
@@ -323,7 +371,7 @@ impl Threads {
             let listeners = listeners.collect();
             shards.push(self.start_shard(number, rings.next(), mailbox, listeners, asks.clone())?);
         }
-        Ok(Running { relay: self.relay, shards, control, ingest, _admin_file: admin_file })
+        Ok((shards, control))
     }
 
     fn start_shard(
@@ -382,10 +430,12 @@ impl Threads {
                 let _ = asks.send(Asked { shard, conn, question });
             }
         };
+        let gate = self.gate.clone();
         std::thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || {
                 let _fatal = AbortOnPanic;
+                gate.pass();
                 let ended = match ring {
                     Some(ring) => millrace_ring::run(setup, ring, outward),
                     None => millrace_epoll::run(setup, outward),

@@ -54,6 +54,7 @@ fn every_address_is_in_it() {
         "POST /v1/contents/{id}/unpin",
         "POST /v1/contents/{id}/verify",
         "POST /v1/drain",
+        "POST /v1/upgrade",
         "PUT /v1/caps",
     ] {
         assert!(addresses.iter().any(|found| found == address), "{address} is missing: {addresses:?}");

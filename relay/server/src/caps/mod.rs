@@ -2,6 +2,7 @@
 
 pub mod clock;
 mod file;
+mod share;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::shards::Shards;
 
 pub use self::clock::Clock;
 pub use self::file::CapsFileError;
+pub(crate) use self::share::Share;
 
 /// Hexadecimal digits of an entity tag: 64 bits of SHA-256.
 const TAG_BYTES: usize = 8;
@@ -57,6 +59,7 @@ struct Held {
     changed: bool,
     /// The entries of schedules that what is enforced was made with.
     in_force: Vec<Source>,
+    share: Share,
 }
 
 impl Keeper {
@@ -72,7 +75,8 @@ impl Keeper {
                 "caps that were set while the relay ran hold instead of the configured ones, until either is changed"
             );
         }
-        let held = Mutex::new(Held { configured, layers, changed, in_force: Vec::new() });
+        let held =
+            Mutex::new(Held { configured, layers, changed, in_force: Vec::new(), share: Share::default() });
         Ok(Keeper { folder, clock, held, enforced: OnceLock::new() })
     }
 
@@ -144,6 +148,26 @@ impl Keeper {
         Ok(())
     }
 
+    /// Enforces this share of what holds for all that is sent, as another program sends as well.
+    pub(crate) fn change_share(&self, change: impl FnOnce(&mut Share)) {
+        let mut held = self.held();
+        let before = held.share;
+        change(&mut held.share);
+        if held.share != before {
+            self.apply(&mut held);
+        }
+    }
+
+    /// Halvings of the share that is enforced.
+    pub(crate) fn halvings(&self) -> u32 {
+        self.held().share.halvings()
+    }
+
+    /// Whether anything that is sent has a cap that programs share.
+    pub(crate) fn has_shared_caps(&self) -> bool {
+        self.enforced.get().is_some_and(|(ledger, ..)| !ledger.caps().classes().is_empty())
+    }
+
     /// What holds and why, for people and machines.
     #[must_use]
     pub fn status(&self) -> CapsStatus {
@@ -197,7 +221,7 @@ impl Keeper {
         }
         held.in_force = in_force;
         if let Some((ledger, shards, budget)) = self.enforced.get() {
-            let caps = ledger.set_caps(&effective);
+            let caps = ledger.set_caps(&held.share.of(effective.clone()));
             shards.broadcast(|| News::Caps(Arc::clone(&caps)));
             budget.set(&effective);
         }

@@ -16,7 +16,7 @@ use super::check_socket_path;
 use super::file::{self, Entry, File, LimitKeys};
 use super::{
     BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
-    Pages,
+    Pages, UpgradeTimes,
 };
 use super::{caps, tls_keys};
 use crate::cli::ServeArgs;
@@ -165,6 +165,7 @@ impl Config {
                 .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
             limits: limits(&lookup, &file.limits)?,
             handshakes: tls_keys::handshakes(&lookup, &file)?,
+            upgrade: upgrade(&lookup, &file.limits)?,
             origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
             origin_connections: optional(
                 lookup.entry("origin-connections", &file.origin_connections),
@@ -355,6 +356,21 @@ fn limits(lookup: &Lookup<'_>, keys: &LimitKeys) -> Result<Limits, ConfigError> 
     set_seconds(&mut limits.peer_idle_timeout, "peer-idle-timeout", &keys.peer_idle_timeout)?;
     set_seconds(&mut limits.drain_timeout, "drain-timeout", &keys.drain_timeout)?;
     Ok(limits)
+}
+
+fn upgrade(lookup: &Lookup<'_>, keys: &LimitKeys) -> Result<UpgradeTimes, ConfigError> {
+    let seconds = |name: &str, entry: &Entry, default: Duration, most: u64| {
+        let found = optional(lookup.entry(format!("limits.{name}"), entry), |text| {
+            let seconds = text.parse().ok().filter(|seconds| (1..=most).contains(seconds));
+            seconds.ok_or_else(|| format!("write a number from 1 to {most}"))
+        });
+        Ok(found?.map_or(default, Duration::from_secs))
+    };
+    let UpgradeTimes { ready, drain } = UpgradeTimes::default();
+    Ok(UpgradeTimes {
+        ready: seconds("upgrade-timeout", &keys.upgrade_timeout, ready, 3_600)?,
+        drain: seconds("upgrade-drain-timeout", &keys.upgrade_drain_timeout, drain, 30 * 86_400)?,
+    })
 }
 
 fn origins(

@@ -87,6 +87,8 @@ pub(super) struct LimitKeys {
     pub(super) upload_slots: Entry,
     pub(super) read_buffers: Entry,
     pub(super) drain_timeout: Entry,
+    pub(super) upgrade_timeout: Entry,
+    pub(super) upgrade_drain_timeout: Entry,
 }
 
 /// `[origins.NAME]`: what `/pull/NAME/` stands for.

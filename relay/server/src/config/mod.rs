@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use millrace_engine::limits::Limits;
 use millrace_proto::admin::caps::Caps;
@@ -95,6 +96,21 @@ pub struct Https {
     pub files: tls::Files,
 }
 
+/// How long an upgrade may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpgradeTimes {
+    /// Until the new program is ready; then the running one goes on as before.
+    pub ready: Duration,
+    /// Until what the old program still serves is closed.
+    pub drain: Duration,
+}
+
+impl Default for UpgradeTimes {
+    fn default() -> Self {
+        UpgradeTimes { ready: Duration::from_secs(60), drain: Duration::from_secs(86_400) }
+    }
+}
+
 /// Everything that a relay is told when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -136,6 +152,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds on TLS handshakes, of each shard.
     pub handshakes: HandshakeLimits,
+    /// How long an upgrade may take.
+    pub upgrade: UpgradeTimes,
     /// Certificates (PEM) that origins are trusted by, besides those of the system.
     pub origin_ca: Option<PathBuf>,
     /// Connections to one origin at a time, at least one.

@@ -18,7 +18,7 @@ impl fmt::Display for Config {
         #[rustfmt::skip]
         let Config {
             sources, store, capacity, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
-            log_format, log_level, limits: _, handshakes: _, origin_ca, origin_connections, origins: _,
+            log_format, log_level, limits: _, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
         let sources: Vec<_> = sources.iter().map(text).collect();
@@ -88,7 +88,7 @@ impl Config {
         writeln!(f, "tls-handshakes = {}", self.handshakes.in_progress_max)?;
         writeln!(f, "upload-slots = {}", limits.upload_slots)?;
         writeln!(f, "read-buffers = {}", limits.read_buffers)?;
-        let times: [(&str, Duration); 8] = [
+        let times: [(&str, Duration); 10] = [
             ("head-timeout", limits.head_timeout),
             ("idle-timeout", limits.idle_timeout),
             ("stall-timeout", limits.stall_timeout),
@@ -97,6 +97,8 @@ impl Config {
             ("tls-handshake-timeout", self.handshakes.timeout),
             ("peer-idle-timeout", limits.peer_idle_timeout),
             ("drain-timeout", limits.drain_timeout),
+            ("upgrade-timeout", self.upgrade.ready),
+            ("upgrade-drain-timeout", self.upgrade.drain),
         ];
         times.iter().try_for_each(|(key, time)| writeln!(f, "{key} = {}", time.as_secs()))
     }
@@ -186,6 +188,7 @@ mod tests {
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17
              upload-slots = 3\nread-buffers = 4\nhead-timeout = 1\nidle-timeout = 2\nstall-timeout = 3\npark-timeout = 4
              handshake-timeout = 5\ntls-handshakes = 6\ntls-handshake-timeout = 7\npeer-idle-timeout = 6\ndrain-timeout = 7
+             upgrade-timeout = 8\nupgrade-drain-timeout = 9
              [origins.\"a.b\"]\nurl = \"http://x/y\"\n
              [caps]\nline_rate = \"18446744073709551615\"\ncontents.gayddnrzgi2tmnzyhfqwey3emy.priority = -3
              [caps.egress]\nhttp = \"40%\"\nnetworks = [{ cidr = [\"10.0.0.0/8\", \"::1\"], total = 0 }]

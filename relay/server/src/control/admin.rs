@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use millrace_proto::admin::RelayStatus;
+use millrace_proto::admin::{RelayStatus, Upgraded};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +19,7 @@ use super::events::{self, Events};
 use super::problem::Refusal;
 use super::questions::Questions;
 use super::{caps, contents, metrics, openapi, status};
+use crate::relay::Relay;
 
 /// What every handler shares.
 #[derive(Debug, Clone)]
@@ -35,6 +37,7 @@ fn routes() -> OpenApiRouter<Admin> {
         .merge(contents::routes())
         .routes(routes!(caps::show, caps::replace, caps::patch))
         .routes(routes!(drain))
+        .routes(routes!(upgrade))
         .routes(routes!(events::follow))
         .routes(routes!(openapi_document))
         .routes(routes!(alive))
@@ -53,7 +56,7 @@ pub(super) fn service(
     events: Events,
     socket: &Path,
 ) -> axum::extract::connect_info::IntoMakeServiceWithConnectInfo<axum::Router, Peer> {
-    let access = Arc::new(Access::to(socket));
+    let (access, relay) = (Arc::new(Access::to(socket)), Arc::clone(&questions.relay));
     // What serde cannot write of it would be a mistake of the annotations, which the test of the document finds.
     let document = document().to_pretty_json().unwrap_or_default().into();
     let admin = Admin { questions: Arc::clone(&questions), events, document };
@@ -67,6 +70,7 @@ pub(super) fn service(
                 "This address is not used that way: `Allow` names the methods that it takes.",
             )
         })
+        .layer(axum::middleware::from_fn_with_state(relay, hold_changes))
         .layer(axum::middleware::from_fn_with_state(access, access::guard))
         .into_make_service_with_connect_info::<Peer>()
 }
@@ -123,4 +127,43 @@ async fn ready(State(admin): State<Admin>) -> Result<&'static str, Refusal> {
 async fn drain(State(admin): State<Admin>, _: Nothing) -> Response {
     admin.questions.relay.stop.wish();
     (StatusCode::ACCEPTED, axum::Json(status::relay(&admin.questions))).into_response()
+}
+
+/// Have the program that is on the disk now take over
+///
+/// Started with the same arguments, it is given the sockets, the store and the pulls; this one only finishes what it is sending. Whatever
+/// stands in the way, everything goes on as before. Other changes are refused (503) while it goes on.
+#[utoipa::path(
+    post, path = "/v1/upgrade", tag = "relay",
+    responses(
+        (status = 200, description = "The program that is the relay now. This connection ends.", body = Upgraded),
+        (status = 409, description = "The new program did not take over, and why."),
+        (status = 503, description = "This relay is stopping, or was upgraded already."),
+    ),
+)]
+async fn upgrade(State(admin): State<Admin>, _: Nothing) -> Result<axum::Json<Upgraded>, Refusal> {
+    let stopping = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is stopping.");
+    let (wish, outcome) = tokio::sync::oneshot::channel();
+    admin.questions.relay.upgrades.send(wish).map_err(|_| stopping())?;
+    match outcome.await {
+        Ok(Ok((version, process))) => Ok(axum::Json(Upgraded { version, process })),
+        Ok(Err(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
+        Err(_) => Err(stopping()),
+    }
+}
+
+/// Refuses changes while another program takes over: it would not know of them.
+async fn hold_changes(State(relay): State<Arc<Relay>>, request: Request, next: Next) -> Response {
+    let changes =
+        !matches!(*request.method(), Method::GET | Method::HEAD) && request.uri().path() != "/v1/upgrade";
+    let held = if changes { Arc::clone(&relay.changes).try_read_owned().map(Some) } else { Ok(None) };
+    match held {
+        Ok(_held) => next.run(request).await,
+        Err(_) => {
+            let detail = "Another program is taking this relay over: try again in a moment.";
+            let mut refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+            refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            refused
+        }
+    }
 }

@@ -15,7 +15,7 @@ use futures_util::Stream;
 use millrace_proto::admin::Event;
 use millrace_proto::id::{ContentId, ContentName};
 use tokio::sync::broadcast::{self, Receiver, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::admin::Admin;
 use super::index::Entry;
@@ -38,6 +38,7 @@ pub(super) struct Events {
     sender: Sender<Told>,
     changes: Arc<Mutex<Changes>>,
     places: Arc<Semaphore>,
+    replaced: watch::Receiver<bool>,
 }
 
 /// An event and its number; the state of the relay has none, as nobody misses it.
@@ -89,7 +90,8 @@ fn name(run: u64, number: u64) -> String {
 }
 
 impl Events {
-    pub(super) fn new() -> Self {
+    /// Those who listen are let go once another program is the relay, and may come back to that.
+    pub(super) fn new(replaced: watch::Receiver<bool>) -> Self {
         // A clock that stands before 1970 is still a number.
         let run = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let changes = Changes { run: u64::try_from(run).unwrap_or_default(), last: 0, log: VecDeque::new() };
@@ -97,6 +99,7 @@ impl Events {
             sender: broadcast::channel(BACKLOG).0,
             changes: Arc::new(Mutex::new(changes)),
             places: Arc::new(Semaphore::new(LISTENERS_MAX)),
+            replaced,
         }
     }
 
@@ -151,7 +154,7 @@ impl Events {
                 changed.into_iter().map(|(number, id)| Told::of_now(questions, number, id)).collect()
             }
         };
-        Ok(Listener { first, live, run, _place: place })
+        Ok(Listener { first, live, run, replaced: self.replaced.clone(), _place: place })
     }
 }
 
@@ -170,6 +173,7 @@ struct Listener {
     first: VecDeque<Told>,
     live: Receiver<Told>,
     run: u64,
+    replaced: watch::Receiver<bool>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -178,13 +182,19 @@ impl Listener {
     async fn next(&mut self) -> Option<Sent> {
         let Told { number, event } = match self.first.pop_front() {
             Some(told) => told,
-            None => match self.live.recv().await {
-                Ok(told) => told,
-                Err(error) => {
-                    tracing::info!(%error, "somebody who listens to events is let go");
-                    return None;
+            None => {
+                let told = tokio::select! {
+                    told = self.live.recv() => told,
+                    _ = self.replaced.wait_for(|replaced| *replaced) => return None,
+                };
+                match told {
+                    Ok(told) => told,
+                    Err(error) => {
+                        tracing::info!(%error, "somebody who listens to events is let go");
+                        return None;
+                    }
                 }
-            },
+            }
         };
         let kind = match &*event {
             Event::Content { .. } => "content",

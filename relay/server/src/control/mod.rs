@@ -44,6 +44,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::listen::local_addresses;
 use crate::relay::Relay;
+use crate::upgrade::Gate;
 
 use announce::Announcer;
 use questions::Questions;
@@ -83,6 +84,8 @@ pub struct Parts {
     pub pages: Option<TcpListener>,
     /// The admin socket.
     pub admin: UnixListener,
+    /// What is waited for before anybody is answered.
+    pub gate: Gate,
 }
 
 /// Starts the thread.
@@ -93,6 +96,7 @@ pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("control".into()).spawn(move || {
         let _fatal = crate::start::AbortOnPanic;
+        parts.gate.pass();
         if let Err(error) = runtime.block_on(run(parts)) {
             tracing::error!(%error, "the control thread ends");
         }
@@ -102,7 +106,12 @@ pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
 }
 
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { relay, mut asks, mut news, udp, metrics, pages, admin } = parts;
+    let Parts { relay, mut asks, mut news, udp, metrics, pages, admin, .. } = parts;
+    let replaced = || {
+        let mut replaced = relay.replaced.subscribe();
+        // It lives as long as the relay.
+        async move { drop(replaced.wait_for(|replaced| *replaced).await) }
+    };
     let reachable = Reachable {
         public: relay.public_url.host().and_then(|host| match host {
             url::Host::Ipv4(v4) => Some(v4.into()),
@@ -117,7 +126,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     let announcer = Announcer::new(&questions.links, relay.peer_id).map_err(io::Error::other)?;
     let mut ears = Ears {
         questions: Arc::clone(&questions),
-        events: events::Events::new(),
+        events: events::Events::new(relay.replaced.subscribe()),
         announcer,
         covered: HashMap::new(),
     };
@@ -127,29 +136,32 @@ async fn run(parts: Parts) -> io::Result<()> {
     }
     let (events, announcer) = (ears.events.clone(), ears.announcer.clone());
     let udp = tokio::net::UdpSocket::from_std(udp)?;
-    tokio::spawn(udp_tracker::run(udp, Arc::clone(&questions)));
+    spawn_until(replaced(), udp_tracker::run(udp, Arc::clone(&questions)));
     tokio::spawn(ears.listen(news));
     tokio::spawn(sample(Arc::clone(&questions), events.clone()));
     let caps = Arc::clone(&relay.caps);
-    tokio::spawn(async move { caps.follow_schedule().await });
+    spawn_until(replaced(), async move { caps.follow_schedule().await });
     admin.set_nonblocking(true)?;
     // One that was handed over has a path of its own.
     let address = admin.local_addr()?;
     let socket = address.as_pathname().unwrap_or(&relay.config.admin);
     let service = admin::service(Arc::clone(&questions), events, socket);
     let door = door::Door::new(tokio::net::UnixListener::from_std(admin)?);
-    tokio::spawn(async move { lost(axum::serve(door, service).await) });
+    let until = replaced();
+    tokio::spawn(async move { lost(axum::serve(door, service).with_graceful_shutdown(until).await) });
     if let Some(metrics) = metrics {
         metrics.set_nonblocking(true)?;
         let (listener, router) =
             (tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
-        tokio::spawn(async move { lost(axum::serve(listener, router).await) });
+        let until = replaced();
+        tokio::spawn(async move { lost(axum::serve(listener, router).with_graceful_shutdown(until).await) });
     }
     if let Some(pages) = pages {
         pages.set_nonblocking(true)?;
         let (listener, router) =
             (tokio::net::TcpListener::from_std(pages)?, pages::router(Arc::clone(&questions)));
-        tokio::spawn(async move { lost(axum::serve(listener, router).await) });
+        let until = replaced();
+        tokio::spawn(async move { lost(axum::serve(listener, router).with_graceful_shutdown(until).await) });
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {
         if let Some(rest) = question.path.strip_prefix("/pull/") {
@@ -161,8 +173,24 @@ async fn run(parts: Parts) -> io::Result<()> {
             relay.shards.post(shard, News::Answer { conn, answer });
         }
     }
-    announcer.stop().await;
+    // Another program says farewell in its time, under the same name.
+    if !*relay.replaced.borrow() {
+        announcer.stop().await;
+    }
     Ok(())
+}
+
+/// Runs a task until something else has come to be.
+fn spawn_until(
+    until: impl Future<Output = ()> + Send + 'static,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = until => {}
+            () = task => {}
+        }
+    });
 }
 
 /// Listeners are served until the thread ends.

@@ -42,6 +42,19 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
+impl SocketFile {
+    /// The file of a socket that was made by the program before.
+    #[must_use]
+    pub(crate) fn of(path: PathBuf) -> Self {
+        SocketFile(path)
+    }
+
+    /// Leaves the file where it is: another program has the socket now.
+    pub(crate) fn leave(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // One that stays is found stale by the next relay, and replaced.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use millrace_engine::event::News;
 use millrace_pagecache::content::Content;
+use millrace_pagecache::disk::VisibleRuns;
 use millrace_pagecache::eviction::Shortage;
 use millrace_pagecache::{PieceIndex, State, Store, StoreError};
 use millrace_proto::id::ContentId;
@@ -52,6 +53,10 @@ pub(super) struct Context {
     pub statuses: Arc<Mutex<HashMap<ContentId, PullStatus>>>,
     /// The pulls that were promised room for all their bytes. Locked while one is decided on, so that no two get the same room.
     pub promised: tokio::sync::Mutex<Vec<Weak<Promise>>>,
+    /// Held for reading while a blocking thread changes the store, whoever waits for it.
+    pub disk: Arc<tokio::sync::RwLock<()>>,
+    /// What had arrived of pieces that are not whole when a pull with known hashes came to rest; taken by the pull that goes on.
+    pub arrived: Mutex<VisibleRuns>,
 }
 
 /// Room for the rest of a content, until it is dropped.
@@ -66,6 +71,11 @@ impl Promise {
 }
 
 impl Context {
+    /// See the field.
+    pub(super) fn arrived(&self) -> MutexGuard<'_, VisibleRuns> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs `work`, which reads and hashes, on one of the hash threads.
     ///
     /// # Errors
@@ -89,6 +99,11 @@ impl Context {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
+        let held = Arc::clone(&self.disk).read_owned().await;
+        let work = move || {
+            let _held = held;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
     }
 
@@ -120,8 +135,11 @@ impl Context {
 
     /// Has folders made for the contents that will be added next, in the background.
     pub(super) fn make_spares(&self) {
+        // While the store is another's, there is nothing to be made.
+        let Ok(held) = Arc::clone(&self.disk).try_read_owned() else { return };
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || {
+            let _held = held;
             if let Err(error) = store.make_spares() {
                 tracing::debug!(%error, "no folders made in advance");
             }

@@ -22,6 +22,7 @@ mod publish;
 mod pull;
 mod pulls;
 mod request;
+mod rest;
 pub mod runs;
 mod runtime;
 pub mod sources;
@@ -36,9 +37,11 @@ use std::time::Duration;
 
 use millrace_pagecache::Store;
 use millrace_pagecache::content::Content;
+use millrace_pagecache::disk::VisibleRuns;
 use millrace_proto::admin;
 use millrace_proto::id::ContentId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use self::balance::Patience;
 use self::budget::OriginBudget;
@@ -53,6 +56,7 @@ use crate::config::Config;
 use crate::control::describe::Links;
 use crate::origins::Origins;
 use crate::shards::Shards;
+use crate::upgrade::{Gate, Loose};
 
 pub use self::error::{AddError, IngestError};
 pub use self::pull::{OriginStatus, PullStatus};
@@ -97,6 +101,10 @@ pub struct IngestConfig {
     pub hash_threads: usize,
     /// Origins of the configuration: what lies beneath them is as good as named by the operator.
     pub origins: Origins,
+    /// Nothing is pulled before it is open.
+    pub gate: Gate,
+    /// What another program had pulled of pieces that were not whole, where hashes are known.
+    pub arrived: VisibleRuns,
 }
 
 impl Default for IngestConfig {
@@ -118,6 +126,8 @@ impl Default for IngestConfig {
             commit_interval: Duration::from_secs(2),
             hash_threads: cores.div_ceil(2).min(8),
             origins: Origins::default(),
+            gate: Gate::open(),
+            arrived: VisibleRuns::new(),
         }
     }
 }
@@ -143,7 +153,21 @@ enum Command {
     Pause(ContentId, oneshot::Sender<Result<(), AddError>>),
     Resume(ContentId, oneshot::Sender<Result<(), AddError>>),
     Remove(ContentId, oneshot::Sender<Result<(), AddError>>),
+    Rest(Duration, oneshot::Sender<Vec<Loose>>),
+    TakeBack,
+    LeaveTo(Elsewhere),
     Stop,
+}
+
+/// Tells another program that somebody here waits for bytes of a content, from an offset on, so many.
+pub(crate) type PassOn = Box<dyn Fn(ContentId, u64, u64) + Send>;
+
+struct Elsewhere(PassOn);
+
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Elsewhere")
+    }
 }
 
 /// What is done with the outcome of an addition, on the ingest thread.
@@ -189,7 +213,7 @@ impl Ingest {
     /// # Errors
     /// A CA file that cannot be read, TLS, the thread or its ring that cannot be set up.
     pub fn start(
-        config: IngestConfig,
+        mut config: IngestConfig,
         store: Arc<Store>,
         shards: Shards,
     ) -> Result<(Ingest, JoinHandle<()>), IngestError> {
@@ -197,7 +221,7 @@ impl Ingest {
         let budget = Arc::clone(&config.budget);
         let clients = Clients::new(config.client.clone(), Arc::clone(&metrics), Arc::clone(&budget))?;
         let statuses = Arc::default();
-        let way = config.way;
+        let (way, arrived) = (config.way, std::mem::take(&mut config.arrived));
         let context = Arc::new(Context {
             hashers: Arc::new(Semaphore::new(config.hash_threads.max(1))),
             writes: Writes::new(way),
@@ -210,6 +234,8 @@ impl Ingest {
             metrics: Arc::clone(&metrics),
             statuses: Arc::clone(&statuses),
             promised: tokio::sync::Mutex::default(),
+            disk: Arc::default(),
+            arrived: Mutex::new(arrived),
         });
         let (sender, commands) = mpsc::unbounded_channel();
         let thread = runtime::spawn(way, "ingest", move || run(context, commands))?;
@@ -263,6 +289,25 @@ impl Ingest {
         self.ask(|answer| Command::Remove(id, answer)).await
     }
 
+    /// Brings all pulls to rest, within this time where ranges under way come to their end by then; nothing is written any more when this
+    /// returns. What no file of the store says comes back. Everything else that is asked waits until [`Ingest::take_back`] or
+    /// [`Ingest::leave_to`]. Waits for it; `None` when ingest has ended.
+    pub(crate) fn rest(&self, patience: Duration) -> Option<Vec<Loose>> {
+        let (answer, rested) = oneshot::channel();
+        self.commands.send(Command::Rest(patience, answer)).ok()?;
+        rested.blocking_recv().ok()
+    }
+
+    /// Goes on after [`Ingest::rest`].
+    pub(crate) fn take_back(&self) {
+        let _ = self.commands.send(Command::TakeBack);
+    }
+
+    /// After [`Ingest::rest`]: another program pulls from now on, and is told what readers here wait for.
+    pub(crate) fn leave_to(&self, elsewhere: PassOn) {
+        let _ = self.commands.send(Command::LeaveTo(Elsewhere(elsewhere)));
+    }
+
     /// Ends all pulls, keeps what they have, and ends the thread.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
@@ -313,37 +358,59 @@ impl Ingest {
 
 /// The ingest thread: takes commands until told to stop. An answer that nobody waits for any more is dropped.
 async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    // What another program leaves is its own until the gate opens.
+    context.config.gate.pass();
     let pulls = Pulls::new(context);
     pulls.context().make_spares();
     pulls.resume_all();
-    let counting = tokio::task::spawn_local(keep_count(Arc::clone(pulls.context())));
+    let mut counting = tokio::task::spawn_local(keep_count(Arc::clone(pulls.context())));
+    let mut adding = JoinSet::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Demand { id, offset, bytes } => pulls.demand(id, offset, bytes),
-            Command::Add(request, answer) => {
-                let pulls = Rc::clone(&pulls);
-                tokio::task::spawn_local(async move {
-                    let _ = answer.send(pulls.add_durably(*request).await);
-                });
-            }
-            Command::Pull(request, then) => {
-                let pulls = Rc::clone(&pulls);
-                tokio::task::spawn_local(async move { then.act(pulls.add(*request).await) });
-            }
-            Command::Pause(id, answer) => drop(answer.send(pulls.pause(id))),
-            Command::Resume(id, answer) => drop(answer.send(pulls.resume(id))),
-            Command::Remove(id, answer) => {
-                let pulls = Rc::clone(&pulls);
-                tokio::task::spawn_local(async move {
-                    let _ = answer.send(pulls.remove(id).await);
-                });
+            Command::Rest(patience, answer) => {
+                counting.abort();
+                let (rest, loose) = rest::begin(&pulls, &mut adding, patience).await;
+                let _ = answer.send(loose);
+                let Some(waiting) = rest.wait(&mut commands).await else { return };
+                pulls.resume_all();
+                counting = tokio::task::spawn_local(keep_count(Arc::clone(pulls.context())));
+                waiting.into_iter().for_each(|command| take(&pulls, &mut adding, command));
             }
             Command::Stop => break,
+            command => take(&pulls, &mut adding, command),
         }
+        while adding.try_join_next().is_some() {}
     }
     pulls.stop().await;
     counting.abort();
     save_count(pulls.context()).await;
+}
+
+/// Does what is asked, or has it done: what takes its time is one of those `adding`.
+fn take(pulls: &Rc<Pulls>, adding: &mut JoinSet<()>, command: Command) {
+    match command {
+        Command::Demand { id, offset, bytes } => pulls.demand(id, offset, bytes),
+        Command::Add(request, answer) => {
+            let pulls = Rc::clone(pulls);
+            adding.spawn_local(async move {
+                let _ = answer.send(pulls.add_durably(*request).await);
+            });
+        }
+        Command::Pull(request, then) => {
+            let pulls = Rc::clone(pulls);
+            adding.spawn_local(async move { then.act(pulls.add(*request).await) });
+        }
+        Command::Pause(id, answer) => drop(answer.send(pulls.pause(id))),
+        Command::Resume(id, answer) => drop(answer.send(pulls.resume(id))),
+        Command::Remove(id, answer) => {
+            let pulls = Rc::clone(pulls);
+            adding.spawn_local(async move {
+                let _ = answer.send(pulls.remove(id).await);
+            });
+        }
+        // Nothing rests.
+        Command::Rest(..) | Command::TakeBack | Command::LeaveTo(_) | Command::Stop => {}
+    }
 }
 
 /// Writes down what came from origins, as it grows. Ends never.

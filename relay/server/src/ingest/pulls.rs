@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::hash_map::{self, HashMap};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use millrace_pagecache::State;
 use millrace_pagecache::content::Content;
 use millrace_proto::id::ContentId;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::add;
 use super::context::Context;
@@ -292,11 +294,31 @@ impl Pulls {
         self.context.writes.landed(id, 0..u64::MAX).await;
     }
 
+    /// Lets ranges under way come to their end by `until`, then ends all pulls as [`Pulls::stop`] does. What has arrived of pieces that are
+    /// not whole, where hashes are known.
+    pub(super) async fn rest(&self, until: Instant) -> Vec<(ContentId, Vec<Range<u64>>)> {
+        let pulls: Vec<_> = {
+            let running = self.running.borrow();
+            let pulls = running.values().filter_map(|entry| match &entry.running {
+                Running::Pull(pull) => Some(Rc::clone(pull)),
+                Running::Other => None,
+            });
+            pulls.collect()
+        };
+        pulls.iter().for_each(|pull| pull.pause());
+        for pull in &pulls {
+            let _ = tokio::time::timeout_at(until, pull.is_quiet()).await;
+        }
+        self.stop().await;
+        pulls.iter().filter_map(|pull| pull.arrived()).collect()
+    }
+
     /// Ends all pulls and commits what they have.
     pub(super) async fn stop(&self) {
         let entries: Vec<_> = self.running.borrow_mut().drain().collect();
         for (id, entry) in entries {
             self.end(id, entry).await;
+            self.context.forget_status(id);
             if let Some(content) = self.context.store.get(id).filter(|content| !content.is_growing()) {
                 let store = Arc::clone(&self.context.store);
                 let committed = self.context.blocking(move || store.commit(&content)).await;

@@ -5,12 +5,17 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_send::clock;
 
 /// Where notifications go; nowhere where no manager asked for them.
 #[derive(Debug)]
-pub(crate) struct Notify(Option<(UnixDatagram, SocketAddr)>);
+pub(crate) struct Notify {
+    to: Option<(UnixDatagram, SocketAddr)>,
+    /// Another process speaks to the manager now.
+    over: AtomicBool,
+}
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub(crate) enum State<'a> {
     Watchdog,
     /// A line for people.
     Status(&'a str),
+    /// This process is the relay now, or again.
+    MainProcess(u32),
 }
 
 impl Notify {
@@ -41,28 +48,39 @@ impl Notify {
         let socket = UnixDatagram::unbound()?;
         // A manager that does not read must not hold up who feeds its watchdog.
         socket.set_nonblocking(true)?;
-        Ok(Notify(Some((socket, address))))
+        Ok(Notify { to: Some((socket, address)), over: AtomicBool::new(false) })
     }
 
     /// What the environment asks for. An address that cannot be used is logged, and nobody is notified.
     pub(crate) fn from_environment(variable: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let Some(address) = variable("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
-            return Notify(None);
+            return Notify::nobody();
         };
         Notify::to(&address).unwrap_or_else(|error| {
             tracing::warn!(%error, ?address, "NOTIFY_SOCKET cannot be used: the service manager is told nothing");
-            Notify(None)
+            Notify::nobody()
         })
+    }
+
+    fn nobody() -> Self {
+        Notify { to: None, over: AtomicBool::new(false) }
     }
 
     /// Whether somebody listens.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.0.is_some()
+        self.to.is_some()
+    }
+
+    /// Says nothing from now on: another process is the relay.
+    pub(crate) fn leave(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// Sends one notification. A manager that is gone or does not read misses it, which is logged for those who look for it.
     pub(crate) fn send(&self, state: State<'_>) {
-        let Some((socket, address)) = &self.0 else { return };
+        let Some((socket, address)) = self.to.as_ref().filter(|_| !self.over.load(Ordering::Relaxed)) else {
+            return;
+        };
         let text = match state {
             State::Ready(status) => format!("READY=1\nSTATUS={}", one_line(status)),
             // Which reload the next READY=1 belongs to is told by the time (sd_notify(3), Type=notify-reload).
@@ -70,6 +88,7 @@ impl Notify {
             State::Stopping => "STOPPING=1\nSTATUS=Draining: running answers finish".to_owned(),
             State::Watchdog => "WATCHDOG=1".to_owned(),
             State::Status(status) => format!("STATUS={}", one_line(status)),
+            State::MainProcess(process) => format!("MAINPID={process}"),
         };
         if let Err(error) = socket.send_to_addr(text.as_bytes(), address) {
             tracing::debug!(%error, ?state, "the service manager was not told");

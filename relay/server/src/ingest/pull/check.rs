@@ -59,6 +59,7 @@ impl Pull {
             };
             pull.checking.set(pull.checking.get() - 1);
             pull.checked(index, verdict);
+            pull.quieter.notify_waiters();
             pull.wake.notify_one();
         });
     }

@@ -12,12 +12,14 @@ mod turn;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_pagecache::PieceIndex;
 use millrace_pagecache::content::Content;
+use millrace_proto::id::ContentId;
 use reqwest::Response;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ use super::context::Context;
 use super::lines::Lent;
 use super::origin::Origin;
 use super::planner::Planner;
+use super::rest;
 use super::sources::Sources;
 
 pub use status::{OriginStatus, PullStatus};
@@ -98,6 +101,8 @@ pub(super) struct Pull {
     wholes: RefCell<HashSet<usize>>,
     end: RefCell<Option<End>>,
     wake: Notify,
+    /// A range or a check has come to its end.
+    quieter: Notify,
     paused: Cell<bool>,
     /// The place that a reader has come to, until its piece is verified; the latest where there are several.
     awaited: Cell<Option<u64>>,
@@ -120,11 +125,11 @@ impl Pull {
     /// A pull of what `content`, whose length is known, does not have yet.
     #[must_use]
     pub(super) fn new(context: Arc<Context>, content: Arc<Content>, sources: Sources) -> Rc<Self> {
-        let config = &context.config;
+        let (config, arrived) = (&context.config, context.arrived().remove(&content.id()));
         let crowd = Crowd { near: config.requests_near, most: config.origin_connections_max };
         let balance = Balance::new(sources.origins.len(), config.origins_active_max, crowd, config.patience);
         Rc::new(Pull {
-            planner: RefCell::new(planner_for(&content)),
+            planner: RefCell::new(planner_for(&content, arrived.unwrap_or_default())),
             balance: RefCell::new(balance),
             sources: RefCell::new(sources),
             contributors: RefCell::default(),
@@ -133,6 +138,7 @@ impl Pull {
             wholes: RefCell::default(),
             end: RefCell::default(),
             wake: Notify::new(),
+            quieter: Notify::new(),
             paused: Cell::new(false),
             awaited: Cell::new(None),
             waits: Cell::new(false),
@@ -161,6 +167,28 @@ impl Pull {
     /// Asks for nothing more until resumed. Ranges in flight come to their end: their bytes are paid for.
     pub(super) fn pause(&self) {
         self.paused.set(true);
+    }
+
+    /// Waits until nothing is in flight and nothing is being checked, as comes to be after [`Pull::pause`].
+    pub(super) async fn is_quiet(&self) {
+        loop {
+            let mut changed = pin!(self.quieter.notified());
+            changed.as_mut().enable();
+            if self.in_flight.get() == 0 && self.checking.get() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// What is here of pieces that are not whole, where nothing else says so: hashes are known, and it waits for the rest.
+    pub(super) fn arrived(&self) -> Option<(ContentId, Vec<Range<u64>>)> {
+        if !self.content.hashes_known() {
+            return None;
+        }
+        let planner = self.planner.borrow();
+        let arrived = rest::arrived_of(&self.content, |range| planner.missing(range));
+        (!arrived.is_empty()).then(|| (self.content.id(), arrived))
     }
 
     /// Goes on after [`Pull::pause`].
@@ -346,8 +374,8 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A plan in which everything visible or verified is present.
-fn planner_for(content: &Content) -> Planner {
+/// A plan in which everything visible or verified is present, and what another program says has arrived.
+fn planner_for(content: &Content, arrived: Vec<Range<u64>>) -> Planner {
     let layout = content.layout();
     let files: Vec<Range<u64>> = layout
         .files()
@@ -359,6 +387,9 @@ fn planner_for(content: &Content) -> Planner {
         Planner::new(layout.length(), u64::from(layout.piece_bytes()), files, content.hashes_known());
     for piece in (0..layout.piece_count()).map(PieceIndex).filter(|piece| content.has_piece(*piece)) {
         let _ = planner.arrived(layout.piece_range(piece));
+    }
+    for run in arrived.into_iter().filter(|run| run.end <= layout.length()) {
+        let _ = planner.arrived(run);
     }
     // Without hashes bytes are visible before their piece is complete, and what is visible is not written again.
     // The look ends with the last of them: a fresh content of terabytes is not searched.

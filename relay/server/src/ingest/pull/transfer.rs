@@ -116,6 +116,7 @@ impl Pull {
             Err(Halt::Disk(error)) => self.stop(End::Failed(self.context.io_error(&error))),
             Err(Halt::Fetch(error)) => self.transfer_failed(origin, &error),
         }
+        self.quieter.notify_waiters();
         self.wake.notify_one();
     }
 

@@ -111,7 +111,7 @@ struct Driver<'r, F> {
 impl<F: FnMut(Outward)> Driver<'_, F> {
     fn turn_until_drained(&mut self) -> io::Result<()> {
         let mut reaped = Vec::new();
-        // A connection that came while its accept was being cancelled is nobody's but ours.
+        // A connection that came while its accept was being cancelled is nobody's but ours (`listeners.rs`).
         while !(self.shard.is_drained() && self.listeners.is_closed()) {
             self.submit_standing_requests();
             self.begin_reads();
@@ -127,6 +127,7 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
             if drains {
                 self.drain();
             }
+            self.admit_left();
             self.deliver(Event::Turn);
             self.send_postponed();
             let loop_ns = clock::now().monotonic_ns.saturating_sub(self.now.monotonic_ns);

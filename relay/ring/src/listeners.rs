@@ -2,6 +2,12 @@
 //!
 //! An accept that ends is armed again; where the reason is a want of descriptors or memory, after a rest, since the connection
 //! that could not be accepted is still there and would fail again at once.
+//!
+//! The sockets may be shared with the program that takes over, which accepts on them while this one stops. The kernel wakes one of all accepts
+//! that wait (they are exclusive waiters, `io_uring/net.c`), and an accept that is woken while it is being cancelled takes no
+//! connection and wakes nobody else. So whoever cancels an accept looks afterwards what waits in the socket, and takes it: a connection whose
+//! wake-up came here was there before the cancelled accept had left the socket's wait queue, which is before its last completion. One
+//! that comes later wakes the others.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -10,6 +16,7 @@ use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 use millrace_engine::ids::Now;
 use millrace_send::Front;
+use socket2::SockRef;
 
 use crate::token::{Kind, Token};
 
@@ -25,6 +32,10 @@ enum State {
     Accepting,
     /// Cancelled, its last completion is to come.
     Closing,
+    /// No accept is armed any more; from this time on (monotonic ns) what waits is taken, and then it is closed.
+    Leaving {
+        until_ns: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -68,10 +79,30 @@ impl Listeners {
         Some(accept(listener.socket.as_raw_fd(), slot))
     }
 
-    /// When [`next_due`](Self::next_due) has something again, in monotonic ns.
+    /// A connection that waited in a listener that is being closed. Call until there is none, for want of them or of descriptors.
+    pub(crate) fn next_left(&mut self, now: Now) -> Option<(OwnedFd, Front)> {
+        for held in &mut self.0 {
+            let Some(Listener { socket, front, state: State::Leaving { until_ns } }) = held else { continue };
+            while *until_ns <= now.monotonic_ns {
+                match SockRef::from(&*socket).accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) {
+                    Ok((accepted, _)) => return Some((accepted.into(), *front)),
+                    Err(error) if is_harmless(&error) => {}
+                    Err(error) if is_want_of_descriptors(&error) => *until_ns = now.monotonic_ns + REST_NS,
+                    // Nothing waits.
+                    Err(_) => {
+                        *held = None;
+                        break;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// When [`next_due`](Self::next_due) or [`next_left`](Self::next_left) has something again, in monotonic ns.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         let rest = |listener: &Listener| match listener.state {
-            State::Resting { until_ns } => Some(until_ns),
+            State::Resting { until_ns } | State::Leaving { until_ns } => Some(until_ns),
             State::Accepting | State::Closing => None,
         };
         self.0.iter().flatten().filter_map(rest).min()
@@ -82,17 +113,17 @@ impl Listeners {
         let Some(held) = self.0.get_mut(slot as usize) else { return };
         let Some(listener) = held else { return };
         match listener.state {
-            State::Closing => *held = None,
+            State::Closing | State::Leaving { .. } => {
+                listener.state = State::Leaving { until_ns: now.monotonic_ns };
+            }
             State::Accepting | State::Resting { .. } => {
-                // A connection that was reset before it was accepted is nobody's fault.
-                let harmless = error.is_none_or(|error| error.raw_os_error() == Some(libc::ECONNABORTED));
-                let rest_ns = if harmless { 0 } else { REST_NS };
+                let rest_ns = if error.is_none_or(is_harmless) { 0 } else { REST_NS };
                 listener.state = State::Resting { until_ns: now.monotonic_ns + rest_ns };
             }
         }
     }
 
-    /// Closes all listeners. Returns the accepts to cancel, after which they are closed.
+    /// Closes all listeners. Returns the accepts to cancel, after which [`next_left`](Self::next_left) closes them.
     pub(crate) fn close(&mut self) -> Vec<Token> {
         let mut cancelled = Vec::new();
         for (held, slot) in self.0.iter_mut().zip(0..) {
@@ -101,8 +132,11 @@ impl Listeners {
                     *state = State::Closing;
                     cancelled.push(Token::new(Kind::Accept, slot, 0));
                 }
-                Some(Listener { state: State::Resting { .. }, .. }) => *held = None,
-                Some(Listener { state: State::Closing, .. }) | None => {}
+                // The connection that it could not take woke nobody else either.
+                Some(Listener { state: state @ State::Resting { .. }, .. }) => {
+                    *state = State::Leaving { until_ns: 0 };
+                }
+                Some(Listener { state: State::Closing | State::Leaving { .. }, .. }) | None => {}
             }
         }
         cancelled
@@ -114,6 +148,16 @@ impl Listeners {
     }
 }
 
+/// A connection that was reset before it was accepted is nobody's fault.
+fn is_harmless(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECONNABORTED)
+}
+
+/// The connection is still there.
+pub(crate) fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
 fn accept(socket: RawFd, slot: u32) -> squeue::Entry {
     let request =
         opcode::AcceptMulti::new(Fd(socket)).flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build();
@@ -122,7 +166,9 @@ fn accept(socket: RawFd, slot: u32) -> squeue::Entry {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::net::{SocketAddr, TcpStream};
+
+    use millrace_send::socket::make_listener;
 
     use super::*;
 
@@ -136,8 +182,13 @@ mod tests {
     }
 
     fn two() -> Listeners {
-        let (one, other) = UnixStream::pair().unwrap();
-        Listeners::new(vec![(one.into(), Front::Http), (other.into(), Front::BitTorrent)])
+        let listener = || make_listener("127.0.0.1:0".parse().unwrap(), false, None).unwrap();
+        Listeners::new(vec![(listener(), Front::Http), (listener(), Front::BitTorrent)])
+    }
+
+    fn address(listeners: &Listeners, slot: usize) -> SocketAddr {
+        let socket = &listeners.0[slot].as_ref().unwrap().socket;
+        SockRef::from(socket).local_addr().unwrap().as_socket().unwrap()
     }
 
     #[test]
@@ -153,13 +204,18 @@ mod tests {
     }
 
     #[test]
-    fn closing_waits_for_the_accepts_that_are_in_flight() {
+    fn closing_waits_for_the_accepts_that_are_in_flight_and_takes_what_waits_then() {
         let mut listeners = two();
         assert!(listeners.next_due(at(0)).is_some());
+        let _clients = [0, 1].map(|slot| TcpStream::connect(address(&listeners, slot)).unwrap());
         assert_eq!(listeners.close(), [Token::new(Kind::Accept, 0, 0)]);
-        assert!(!listeners.is_closed());
         check(&mut listeners, at(10_000), 0);
+        let left = |listeners: &mut Listeners| listeners.next_left(at(10_000)).map(|(_, front)| front);
+        // The other one had no accept to be waited for.
+        assert_eq!([left(&mut listeners), left(&mut listeners)], [Some(Front::BitTorrent), None]);
+        assert!(!listeners.is_closed());
         listeners.ended(0, Some(&io::Error::from_raw_os_error(libc::ECANCELED)), at(10_000));
+        assert_eq!([left(&mut listeners), left(&mut listeners)], [Some(Front::Http), None]);
         assert!(listeners.is_closed());
     }
 }

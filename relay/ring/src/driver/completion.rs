@@ -13,6 +13,7 @@ use millrace_send::{Flushed, Front, Outward};
 use socket2::SockRef;
 
 use super::Driver;
+use crate::listeners::is_want_of_descriptors;
 use crate::table::{ReceiveEnd, Whose};
 use crate::token::{Kind, Parts, Token};
 use crate::zero_copy::{Completed, completed};
@@ -56,9 +57,22 @@ impl<F: FnMut(Outward)> Driver<'_, F> {
                 return;
             }
         };
+        if let Some(front) = front {
+            self.admit(socket, front);
+        }
+    }
+
+    /// Takes what waits in listeners that are being closed.
+    pub(super) fn admit_left(&mut self) {
+        while let Some((socket, front)) = self.listeners.next_left(self.now) {
+            self.admit(socket, front);
+        }
+    }
+
+    fn admit(&mut self, socket: OwnedFd, front: Front) {
         // A peer that is gone already has no address any more; dropping the socket closes it.
         let peer = SockRef::from(&socket).peer_addr().ok().and_then(|address| peer_address(&address));
-        let (Some(front), Some(peer), Ok(())) = (front, peer, tune_accepted(&socket)) else { return };
+        let (Some(peer), Ok(())) = (peer, tune_accepted(&socket)) else { return };
         match self.table.insert(socket) {
             Ok(conn) if front == Front::Https && !self.sender.begin_tls(conn, self.now) => {
                 // Nothing is in flight for it.
@@ -211,8 +225,4 @@ fn result(completion: &cqueue::Entry) -> io::Result<u32> {
 /// A receive that may go on: cancelled by us, out of buffers (which come back in the same loop), or out of luck.
 fn is_interruption(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::ENOBUFS | libc::EINTR | libc::EAGAIN))
-}
-
-fn is_want_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

@@ -24,7 +24,7 @@ use millrace_proto::id::ContentId;
 use millrace_ring::Reservation;
 use millrace_ring::probe::Refusal;
 use millrace_send::socket::make_listener;
-use millrace_send::{Front, HeaderTables, Mailbox, Postbox, SendPath, Sender, Setup};
+use millrace_send::{Front, HeaderTables, Mailbox, Outward, Postbox, SendPath, Sender, Setup};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 pub(crate) const LENGTH: u64 = 3_000_000;
@@ -44,6 +44,18 @@ pub(crate) struct Relay {
 
 impl Relay {
     fn start(path: SendPath, limits: &Limits, reservation: Reservation) -> Self {
+        let listener = make_listener("127.0.0.1:0".parse().unwrap(), true, None).unwrap();
+        Relay::start_on(listener, path, limits, reservation, |_| {})
+    }
+
+    /// Starts it on a socket, and does `outward` with what it asks of others.
+    pub(crate) fn start_on(
+        listener: OwnedFd,
+        path: SendPath,
+        limits: &Limits,
+        reservation: Reservation,
+        outward: impl FnMut(Outward) + Send + 'static,
+    ) -> Self {
         let counters = Arc::new(Counters::default());
         let identity = Identity { peer_id: [7; 20], agent: "test".to_owned(), port: 0 };
         let config = Config {
@@ -53,7 +65,6 @@ impl Relay {
             identity,
             seed: 1,
         };
-        let listener = make_listener("127.0.0.1:0".parse().unwrap(), true, None).unwrap();
         let address = local_address(&listener);
         let (postbox, mailbox) = Mailbox::new().unwrap();
         let (content, folder) = content();
@@ -70,7 +81,7 @@ impl Relay {
                 .reading_directly(BUFFERS),
             counters: Arc::clone(&counters),
         };
-        let thread = std::thread::spawn(move || millrace_ring::run(setup, reservation, |_| {}));
+        let thread = std::thread::spawn(move || millrace_ring::run(setup, reservation, outward));
         Relay { address, counters, postbox, content, folder, thread: Some(thread) }
     }
 
@@ -169,6 +180,21 @@ pub(crate) fn reserve(limits: &Limits) -> Result<Reservation, Refusal> {
     }
 }
 
+/// None where there is no io_uring, which is told.
+pub(crate) fn reserve_or_skip(name: &str, limits: &Limits) -> Option<Reservation> {
+    let refusal = match reserve(limits) {
+        Ok(reservation) => return Some(reservation),
+        Err(refusal) => refusal,
+    };
+    assert!(
+        std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
+        "{name}: io_uring is required and not available: {refusal}"
+    );
+    // Past the test harness, which keeps what a passing test prints to itself.
+    writeln!(std::io::stderr(), "{name}: skipped: io_uring is not available: {refusal}").ok();
+    None
+}
+
 /// Runs a scenario over both ways of sending, then drains the shard, which ends only when nothing is in flight.
 pub(crate) fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay)) {
     check_with(name, &Limits { connections_max, ..Limits::default() }, scenario);
@@ -176,18 +202,7 @@ pub(crate) fn check(name: &str, connections_max: u32, scenario: impl Fn(&Relay))
 
 pub(crate) fn check_with(name: &str, limits: &Limits, scenario: impl Fn(&Relay)) {
     for path in [SendPath::Sendfile, SendPath::Reference] {
-        let reservation = match reserve(limits) {
-            Ok(reservation) => reservation,
-            Err(refusal) => {
-                assert!(
-                    std::env::var_os("MILLRACE_REQUIRE_URING").is_none_or(|value| value != "1"),
-                    "{name}: io_uring is required and not available: {refusal}"
-                );
-                // Past the test harness, which keeps what a passing test prints to itself.
-                writeln!(std::io::stderr(), "{name}: skipped: io_uring is not available: {refusal}").ok();
-                return;
-            }
-        };
+        let Some(reservation) = reserve_or_skip(name, limits) else { return };
         let mut relay = Relay::start(path, limits, reservation);
         scenario(&relay);
         relay.end();

@@ -112,7 +112,7 @@ impl<F: FnMut(Outward)> Driver<F> {
             self.receive_all();
             self.go_on_with_handshakes();
             if drains {
-                self.drain();
+                self.drain()?;
             }
             self.deliver(Event::Turn);
             self.send_postponed();
@@ -332,9 +332,10 @@ impl<F: FnMut(Outward)> Driver<F> {
         drains
     }
 
-    fn drain(&mut self) {
-        self.listeners.close();
+    fn drain(&mut self) -> io::Result<()> {
+        self.listeners.close(&self.epoll)?;
         self.deliver(Event::News(News::Drain));
+        Ok(())
     }
 
     /// Gives an event to the engine and carries out what it leads to.

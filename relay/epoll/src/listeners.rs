@@ -1,5 +1,8 @@
 //! The listening sockets of a shard. One that fails for want of descriptors rests for a while, since the connection that could not be
 //! accepted is still there and would fail again at once.
+//!
+//! They are non-blocking already (`millrace_send::socket`), as they are for every program that shares them: the flag is the open file's. Who is
+//! told of a connection and comes too late finds none.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +34,6 @@ impl Listeners {
     pub(crate) fn new(epoll: &Epoll, sockets: Vec<(OwnedFd, Front)>) -> io::Result<Self> {
         let mut listeners = Vec::with_capacity(sockets.len());
         for ((socket, front), index) in sockets.into_iter().zip(0..) {
-            SockRef::from(&socket).set_nonblocking(true)?;
             epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, Token::Listener(index).data()))?;
             listeners.push(Listener { socket, front, resting_until_ns: None });
         }
@@ -77,7 +79,45 @@ impl Listeners {
     }
 
     /// Closes all listeners: peers that try are refused, or reach the process that took over.
-    pub(crate) fn close(&mut self) {
-        self.0.clear();
+    ///
+    /// # Errors
+    /// The epoll instance is broken.
+    pub(crate) fn close(&mut self, epoll: &Epoll) -> io::Result<()> {
+        for Listener { socket, .. } in self.0.drain(..) {
+            // Closing would not do where another process has the socket too: it would go on waking this one.
+            epoll.delete(&socket)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use millrace_send::socket::make_listener;
+    use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_another_program_has_too_holds_nobody_up_and_wakes_nobody_after_it_was_closed() {
+        let socket = make_listener("127.0.0.1:0".parse().unwrap(), false, None).unwrap();
+        let address = SockRef::from(&socket).local_addr().unwrap().as_socket().unwrap();
+        let program = |socket| {
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+            let listeners = Listeners::new(&epoll, vec![(socket, Front::Http)]).unwrap();
+            (epoll, listeners)
+        };
+        let is_woken = |epoll: &Epoll| epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO) == Ok(1);
+        let (old_epoll, mut old) = program(socket.try_clone().unwrap());
+        let (new_epoll, new) = program(socket);
+        let _client = TcpStream::connect(address).unwrap();
+        assert!(is_woken(&old_epoll) && is_woken(&new_epoll));
+        assert!(new.accept(0).is_some());
+        assert!(old.accept(0).is_none(), "it comes too late, and does not wait");
+        old.close(&old_epoll).unwrap();
+        let _next = TcpStream::connect(address).unwrap();
+        assert!(is_woken(&new_epoll) && !is_woken(&old_epoll));
     }
 }

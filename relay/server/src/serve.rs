@@ -117,18 +117,19 @@ fn run_after(
                 wish = wish(&mut upgrades) => wish,
             };
             // Not interrupted by anything: it ends soon, one way or the other.
-            if let Some(successor) =
-                upgrade(running.handover(Arc::clone(&notify), program.clone()), wish).await
-            {
+            let handover = running.handover(Arc::clone(&notify), program.clone());
+            if let Some(successor) = upgrade(handover, &relay, wish).await {
                 return Ended::Replaced(successor);
             }
         }
     });
+    // Whoever still wishes for one hears that it will not be made here.
+    drop(upgrades);
     let ended = match ended {
         Ended::Stops(ended) => ended,
         Ended::Replaced(successor) => {
             notify.leave();
-            drop((supervision, upgrades));
+            drop(supervision);
             terminal.clear();
             return retire(&runtime, running, successor, &mut signals);
         }
@@ -176,11 +177,13 @@ async fn wish(upgrades: &mut Option<UnboundedReceiver<UpgradeWish>>) -> UpgradeW
 }
 
 /// Makes an upgrade, and tells who wished for it what came of it.
-async fn upgrade(handover: Handover, wish: UpgradeWish) -> Option<Successor> {
+async fn upgrade(handover: Handover, relay: &Relay, wish: UpgradeWish) -> Option<Successor> {
     let made = tokio::task::spawn_blocking(move || handover.run()).await;
     // Nobody may be waiting for the word any more.
     match made {
         Ok(Ok(successor)) => {
+            // Before the answer: who has that and connects speaks to the new program.
+            relay.replaced.send_replace(true);
             let (version, process) = (successor.version.clone(), successor.process());
             tracing::info!(
                 version,

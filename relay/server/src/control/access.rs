@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, User};
 use tokio::net::UnixStream;
 
 use super::door::Door;
+use super::parting::Parting;
 use super::problem::Refusal;
 
 /// Who may.
@@ -53,8 +54,8 @@ impl Peer {
     }
 }
 
-impl Connected<IncomingStream<'_, Door>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+impl Connected<IncomingStream<'_, Parting<Door>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Parting<Door>>) -> Self {
         *stream.remote_addr()
     }
 }

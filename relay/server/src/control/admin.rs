@@ -138,18 +138,28 @@ async fn drain(State(admin): State<Admin>, _: Nothing) -> Response {
     responses(
         (status = 200, description = "The program that is the relay now. This connection ends.", body = Upgraded),
         (status = 409, description = "The new program did not take over, and why."),
-        (status = 503, description = "This relay is stopping, or was upgraded already."),
+        (status = 503, description = "Another upgrade was first, or the relay stops: try again in a moment."),
     ),
 )]
-async fn upgrade(State(admin): State<Admin>, _: Nothing) -> Result<axum::Json<Upgraded>, Refusal> {
-    let stopping = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "The relay is stopping.");
+async fn upgrade(State(admin): State<Admin>, _: Nothing) -> Response {
     let (wish, outcome) = tokio::sync::oneshot::channel();
-    admin.questions.relay.upgrades.send(wish).map_err(|_| stopping())?;
-    match outcome.await {
-        Ok(Ok((version, process))) => Ok(axum::Json(Upgraded { version, process })),
-        Ok(Err(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
-        Err(_) => Err(stopping()),
+    let wished = admin.questions.relay.upgrades.send(wish);
+    match (wished, outcome.await) {
+        (Ok(()), Ok(Ok((version, process)))) => axum::Json(Upgraded { version, process }).into_response(),
+        (Ok(()), Ok(Err(why))) => Refusal::new(StatusCode::CONFLICT, why).into_response(),
+        // Somebody else's wish was first, and nobody here fulfils another one.
+        _ => later(),
     }
+}
+
+/// Refuses what the program that takes over can do, or the one that has taken over: on another connection.
+fn later() -> Response {
+    let detail = "Another program is taking this relay over, or it stops: try again in a moment.";
+    let mut refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+    let fields = refused.headers_mut();
+    fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    refused
 }
 
 /// Refuses changes while another program takes over: it would not know of them.
@@ -159,11 +169,6 @@ async fn hold_changes(State(relay): State<Arc<Relay>>, request: Request, next: N
     let held = if changes { Arc::clone(&relay.changes).try_read_owned().map(Some) } else { Ok(None) };
     match held {
         Ok(_held) => next.run(request).await,
-        Err(_) => {
-            let detail = "Another program is taking this relay over: try again in a moment.";
-            let mut refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
-            refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            refused
-        }
+        Err(_) => later(),
     }
 }

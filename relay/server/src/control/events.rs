@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::admin::Admin;
 use super::index::Entry;
+use super::parting::until_replaced;
 use super::problem::Refusal;
 use super::questions::Questions;
 use super::status;
@@ -185,7 +186,7 @@ impl Listener {
             None => {
                 let told = tokio::select! {
                     told = self.live.recv() => told,
-                    _ = self.replaced.wait_for(|replaced| *replaced) => return None,
+                    () = until_replaced(&mut self.replaced) => return None,
                 };
                 match told {
                     Ok(told) => told,

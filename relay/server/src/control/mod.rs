@@ -17,6 +17,7 @@ pub mod metrics;
 mod openapi;
 mod page;
 mod pages;
+mod parting;
 mod problem;
 pub mod questions;
 pub mod socket;
@@ -41,12 +42,14 @@ use millrace_proto::id::ContentName;
 use millrace_send::Mailbox;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 
 use crate::listen::local_addresses;
 use crate::relay::Relay;
 use crate::upgrade::Gate;
 
 use announce::Announcer;
+use parting::{PATIENCE, Parting, until_replaced};
 use questions::Questions;
 use tracker::{Reachable, Tracker};
 
@@ -107,11 +110,7 @@ pub fn start(parts: Parts) -> io::Result<JoinHandle<()>> {
 
 async fn run(parts: Parts) -> io::Result<()> {
     let Parts { relay, mut asks, mut news, udp, metrics, pages, admin, .. } = parts;
-    let replaced = || {
-        let mut replaced = relay.replaced.subscribe();
-        // It lives as long as the relay.
-        async move { drop(replaced.wait_for(|replaced| *replaced).await) }
-    };
+    let replaced = || relay.replaced.subscribe();
     let reachable = Reachable {
         public: relay.public_url.host().and_then(|host| match host {
             url::Host::Ipv4(v4) => Some(v4.into()),
@@ -147,21 +146,18 @@ async fn run(parts: Parts) -> io::Result<()> {
     let socket = address.as_pathname().unwrap_or(&relay.config.admin);
     let service = admin::service(Arc::clone(&questions), events, socket);
     let door = door::Door::new(tokio::net::UnixListener::from_std(admin)?);
-    let until = replaced();
-    tokio::spawn(async move { lost(axum::serve(door, service).with_graceful_shutdown(until).await) });
-    if let Some(metrics) = metrics {
-        metrics.set_nonblocking(true)?;
-        let (listener, router) =
-            (tokio::net::TcpListener::from_std(metrics)?, metrics::router(Arc::clone(&questions)));
-        let until = replaced();
-        tokio::spawn(async move { lost(axum::serve(listener, router).with_graceful_shutdown(until).await) });
-    }
-    if let Some(pages) = pages {
-        pages.set_nonblocking(true)?;
-        let (listener, router) =
-            (tokio::net::TcpListener::from_std(pages)?, pages::router(Arc::clone(&questions)));
-        let until = replaced();
-        tokio::spawn(async move { lost(axum::serve(listener, router).with_graceful_shutdown(until).await) });
+    let (door, heard) = Parting::new(door, replaced());
+    let serving = axum::serve(door, service).with_graceful_shutdown(heard);
+    let mut doors = vec![tokio::spawn(async move { lost(serving.await) })];
+    let routers = [
+        metrics.map(|metrics| (metrics, metrics::router(Arc::clone(&questions)))),
+        pages.map(|pages| (pages, pages::router(Arc::clone(&questions)))),
+    ];
+    for (listener, router) in routers.into_iter().flatten() {
+        listener.set_nonblocking(true)?;
+        let (listener, heard) = Parting::new(tokio::net::TcpListener::from_std(listener)?, replaced());
+        let serving = axum::serve(listener, router).with_graceful_shutdown(heard);
+        doors.push(tokio::spawn(async move { lost(serving.await) }));
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {
         if let Some(rest) = question.path.strip_prefix("/pull/") {
@@ -173,27 +169,32 @@ async fn run(parts: Parts) -> io::Result<()> {
             relay.shards.post(shard, News::Answer { conn, answer });
         }
     }
-    // Another program says farewell in its time, under the same name.
-    if !*relay.replaced.borrow() {
+    if *relay.replaced.borrow() {
+        let parting = async {
+            for door in doors {
+                let _ = door.await;
+            }
+        };
+        // Those who have been waiting for longer have been let go.
+        let _ = tokio::time::timeout(PATIENCE, parting).await;
+    } else {
+        // Another program says farewell in its time, under the same name.
         announcer.stop().await;
     }
     Ok(())
 }
 
-/// Runs a task until something else has come to be.
-fn spawn_until(
-    until: impl Future<Output = ()> + Send + 'static,
-    task: impl Future<Output = ()> + Send + 'static,
-) {
+/// Runs a task until another program is the relay.
+fn spawn_until(mut replaced: watch::Receiver<bool>, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(async move {
         tokio::select! {
-            () = until => {}
+            () = until_replaced(&mut replaced) => {}
             () = task => {}
         }
     });
 }
 
-/// Listeners are served until the thread ends.
+/// Listeners are served until the thread ends, or another program is the relay.
 fn lost(served: io::Result<()>) {
     if let Err(error) = served {
         tracing::error!(%error, "a socket of the control thread is lost");

@@ -101,7 +101,6 @@ impl Running {
         if let Some(file) = admin_file {
             file.leave();
         }
-        relay.replaced.send_replace(true);
         relay.ingest.leave_to(successor.demands()?);
         let drain_timeout = relay.config.upgrade.drain;
         let limits = Limits { drain_timeout, drain_idle: IDLE, ..relay.config.limits.clone() };

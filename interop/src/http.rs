@@ -45,8 +45,8 @@ impl Answer {
 
 /// A connection, with at most one answer being read.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Connection {
@@ -64,7 +64,14 @@ impl Connection {
     /// Those of the socket.
     pub fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(SILENCE))?;
-        Ok(Connection { stream: BufReader::new(stream) })
+        Ok(Connection::on(stream))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Takes what is neither connected by [`Connection::open`] nor a TCP socket alone, as it is.
+    pub fn on(stream: S) -> Self {
+        Connection { stream: BufReader::new(stream) }
     }
 
     /// Sends a request without a body; `fields` are whole lines without their end.
@@ -120,6 +127,16 @@ impl Connection {
             Err(_) => End::Cut,
         };
         Ok(answer)
+    }
+
+    /// Reads a body of this length, behind [`Connection::head`].
+    ///
+    /// # Errors
+    /// Those of the socket, and an end before that.
+    pub fn body(&mut self, bytes: u64) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        self.exactly(bytes, &mut body)?;
+        Ok(body)
     }
 
     /// Reads `count` body bytes, or as many as come.

@@ -1,12 +1,13 @@
 //! Every socket that others see, through one upgrade after the other.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use millrace_interop::http::{Answer, Connection, End};
+use millrace_interop::origin::{Origin, Resource};
 use millrace_interop::relay::free_address;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -15,11 +16,25 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::replaceable::Replaceable;
 use crate::{BYTES, LENGTH, Stop, path_of};
 
+/// Files of the origin, one for each pull: more than can be pulled within the test.
+const NAMES: u32 = 5_000;
+
 /// Asks over a connection of its own.
 fn get<S: Read + Write>(stream: S, path: &str) -> io::Result<Answer> {
     let mut connection = Connection::on(stream);
     connection.request("GET", path, &["Range: bytes=5-70000", "Connection: close"])?;
     connection.answer()
+}
+
+/// As a downloader that follows a redirection.
+fn pull(relay: SocketAddr, path: &str) -> io::Result<Answer> {
+    loop {
+        let answer = get(TcpStream::connect(relay)?, path)?;
+        if answer.status != 307 {
+            return Ok(answer);
+        }
+        assert_eq!(answer.field("location"), Some(path));
+    }
 }
 
 /// A client that trusts this certificate alone.
@@ -55,10 +70,13 @@ fn every_door_stays_open_through_upgrades_in_a_row() {
     let certificate = certificate.unwrap().pem();
     let files = millrace_interop::scratch::Scratch::new();
     let (pages, https) = (free_address(), free_address());
+    let resource = |name| Resource { path: format!("/{name}"), length: 70_001, pattern: BYTES };
+    let origin = Origin::start((0..NAMES).map(resource).collect(), None);
     let configuration = format!(
-        "pages = \"{pages}\"\nhttps = \"{https}\"\ntls-certificate = {:?}\ntls-key = {:?}",
+        "pages = \"{pages}\"\nhttps = \"{https}\"\ntls-certificate = {:?}\ntls-key = {:?}\n[origins.o]\nurl = {:?}",
         files.file("relay.crt", certificate.as_bytes()),
         files.file("relay.key", key.serialize_pem().as_bytes()),
+        origin.url("/"),
     );
     let relay = Replaceable::start(&configuration);
     let file = relay.scratch.file("local", &BYTES.bytes(0, usize::try_from(LENGTH).unwrap()));
@@ -81,12 +99,18 @@ fn every_door_stays_open_through_upgrades_in_a_row() {
         idle.answer().unwrap()
     };
     assert_eq!(ask_idle(&[]).status, 200);
-    let stop = AtomicBool::new(false);
+    let (stop, asked) = (AtomicBool::new(false), AtomicU32::new(1));
+    let next_pull = || {
+        let name = asked.fetch_add(1, Ordering::Relaxed) % NAMES;
+        pull(http, &format!("/pull/o/{name}"))
+    };
     std::thread::scope(|scope| {
         let stopping = Stop(&stop);
         let visitors = [
             scope.spawn(|| ask_on("http", &stop, || get(TcpStream::connect(http)?, &path), is_range)),
             scope.spawn(|| ask_on("https", &stop, || get(handshake()?, &path), is_range)),
+            scope.spawn(|| ask_on("a pull that was made", &stop, || pull(http, "/pull/o/0"), is_range)),
+            scope.spawn(|| ask_on("pulls", &stop, next_pull, is_range)),
             scope.spawn(|| ask_on("pages", &stop, || get(TcpStream::connect(pages)?, "/"), is_whole)),
             scope.spawn(|| {
                 ask_on("metrics", &stop, || get(TcpStream::connect(metrics)?, "/metrics"), is_whole)

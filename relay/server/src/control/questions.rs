@@ -223,8 +223,9 @@ impl Questions {
             return reply(refusal(503, "The relay is stopping."));
         };
         let request = NewPull::from_origin(format!("{}{path}", origin.url), origin.headers);
+        let again = format!("/pull/{rest}");
         self.relay.ingest.pull(request, move |pulled| {
-            reply(pulled_answer(pulled));
+            reply(pulled_answer(pulled, again));
             drop(permit);
         });
     }
@@ -234,8 +235,15 @@ fn refusal(status: u16, detail: impl Into<String>) -> Answer {
     Answer::Document(problem_document(status, detail.into()))
 }
 
-fn pulled_answer(pulled: Result<Arc<Content>, AddError>) -> Answer {
+/// `again` is what was asked for.
+fn pulled_answer(pulled: Result<Arc<Content>, AddError>, again: String) -> Answer {
     match pulled {
+        // Another program pulls from now on: whoever connects again speaks to that.
+        Err(error @ AddError::Stopping) => {
+            let mut document = problem_document(307, error.to_string());
+            document.fields.push(("Location", again));
+            Answer::Document(document)
+        }
         Ok(content) => match content.layout().file_index_at_path(|_| true) {
             Some(file) => Answer::File { content, file },
             None => refusal(502, "The origin's file has no bytes to serve."),

@@ -371,7 +371,7 @@ async fn run(context: Arc<Context>, mut commands: mpsc::UnboundedReceiver<Comman
                 counting.abort();
                 let (rest, loose) = rest::begin(&pulls, &mut adding, patience).await;
                 let _ = answer.send(loose);
-                let Some(waiting) = rest.wait(&mut commands).await else { return };
+                let Some(waiting) = rest.wait(&pulls, &mut commands).await else { return };
                 pulls.resume_all();
                 counting = tokio::task::spawn_local(keep_count(Arc::clone(pulls.context())));
                 waiting.into_iter().for_each(|command| take(&pulls, &mut adding, command));

@@ -147,7 +147,7 @@ impl Pulls {
     }
 
     /// The content that the same request made.
-    fn find(&self, key: &str, id: Option<ContentId>) -> Option<Arc<Content>> {
+    pub(super) fn find(&self, key: &str, id: Option<ContentId>) -> Option<Arc<Content>> {
         if let Some(id) = id {
             return self.context.store.get(id);
         }

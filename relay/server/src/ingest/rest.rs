@@ -56,21 +56,25 @@ fn loose(content: &Content) -> Option<Loose> {
 
 impl Rest {
     /// Waits for the word: what was asked meanwhile where everything goes on here, nothing when it does not, after which there is nothing
-    /// left to be done.
-    pub(super) async fn wait(self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Option<Vec<Command>> {
+    /// left to be done. Who asks for what is here already has it at once.
+    pub(super) async fn wait(
+        self,
+        pulls: &Pulls,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> Option<Vec<Command>> {
         let mut waiting = Vec::new();
         loop {
             match commands.recv().await? {
                 Command::TakeBack => return Some(waiting),
                 Command::LeaveTo(Elsewhere(demand)) => {
                     drop(waiting);
-                    self.pass_on(commands, demand).await;
+                    self.pass_on(pulls, commands, demand).await;
                     return None;
                 }
                 Command::Stop => return None,
                 // It comes again.
                 Command::Demand { .. } => {}
-                command => waiting.push(command),
+                command => waiting.extend(find(pulls, command)),
             }
         }
     }
@@ -78,6 +82,7 @@ impl Rest {
     /// Passes on what readers wait for, until they are gone. Everything else is told that this relay stops.
     async fn pass_on(
         self,
+        pulls: &Pulls,
         commands: &mut mpsc::UnboundedReceiver<Command>,
         demand: impl Fn(millrace_proto::id::ContentId, u64, u64),
     ) {
@@ -85,9 +90,22 @@ impl Rest {
             match command {
                 Command::Demand { id, offset, bytes } => demand(id, offset, bytes),
                 Command::Stop => break,
-                _ => {}
+                command => drop(find(pulls, command)),
             }
         }
+    }
+}
+
+/// Answers a request of a reader for a content that is here, and gives back every other command.
+fn find(pulls: &Pulls, command: Command) -> Option<Command> {
+    let Command::Pull(request, then) = command else { return Some(command) };
+    let found = pulls.find(&request.key(), request.id);
+    match found.filter(|content| !matches!(content.state(), State::Failed | State::Removed)) {
+        Some(content) => {
+            then.act(Ok(content));
+            None
+        }
+        None => Some(Command::Pull(request, then)),
     }
 }
 

@@ -101,12 +101,13 @@ impl Running {
         if let Some(file) = admin_file {
             file.leave();
         }
-        relay.ingest.leave_to(successor.demands()?);
         let drain_timeout = relay.config.upgrade.drain;
         let limits = Limits { drain_timeout, drain_idle: IDLE, ..relay.config.limits.clone() };
         let limits = Arc::new(limits);
         relay.shards.broadcast(|| News::Limits(Arc::clone(&limits)));
         relay.shards.broadcast(|| News::Drain);
+        // After that, so that connections close with the answers of those whom it sends to the new program.
+        relay.ingest.leave_to(successor.demands()?);
         let hurried = Arc::clone(&relay);
         let following = successor.follow(Arc::clone(&relay), move || hurried.hurry())?;
         for shard in shards {

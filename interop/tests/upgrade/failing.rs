@@ -101,6 +101,10 @@ fn a_new_program_that_does_not_come_up_changes_nothing() {
     let configuration = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("nonsense = 1\n{configuration}")).unwrap();
     scene.refused("relay.toml:1");
+    // Later than that: when it has everything but the pulls.
+    let certificates = scene.relay.scratch.file("no.pem", b"-----BEGIN CERTIFICATE-----\nno\n");
+    std::fs::write(&file, format!("origin-ca = {certificates:?}\n{configuration}")).unwrap();
+    scene.refused("no.pem");
     std::fs::write(&file, configuration).unwrap();
     // It can be upgraded after all.
     scene.goes_on().upgrade().unwrap();

@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
+use socket2::SockRef;
 use url::Url;
 
 use crate::config::{Config, Pages};
+use crate::control::socket::SocketFile;
 use crate::listen;
 use crate::service::inherited::Inherited;
 use crate::start::StartError;
@@ -37,6 +39,14 @@ pub(crate) struct Kept {
     pub(crate) admin: OwnedFd,
     /// Whether the file of the admin socket is this relay's to remove.
     pub(crate) owns_admin_file: bool,
+}
+
+impl Kept {
+    /// The file of the admin socket, where that is this relay's to remove.
+    pub(crate) fn admin_file(&self) -> Option<SocketFile> {
+        let address = SockRef::from(&self.admin).local_addr().ok().filter(|_| self.owns_admin_file)?;
+        address.as_pathname().map(|path| SocketFile::of(path.to_owned()))
+    }
 }
 
 impl Sockets {

@@ -7,7 +7,6 @@ mod upgrading;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -158,17 +157,13 @@ impl Running {
         let admin = inherited.admin.take();
         let sockets = Sockets::open(&config, inherited)?;
         let store = open_store(&config, before.left)?;
-        // The file of an inherited socket belongs to who made it, which may be this program before it was upgraded.
+        // The file of an inherited socket belongs to who made it. Where that was the program before, it is ours when that has gone.
         let (admin, admin_file) = match admin {
-            Some(admin) => {
-                let path =
-                    admin.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
-                (admin, path.filter(|_| before.owns_admin_file).map(SocketFile::of))
-            }
+            Some(admin) => (admin, None),
             None => socket::make(&config.admin).map(|(admin, file)| (admin, Some(file)))?,
         };
-        let kept =
-            sockets.keep(&admin, admin_file.is_some()).map_err(kernel("no descriptors for the sockets"))?;
+        let owns_admin_file = admin_file.is_some() || before.owns_admin_file;
+        let kept = sockets.keep(&admin, owns_admin_file).map_err(kernel("no descriptors for the sockets"))?;
         let shard_count = config.cores.len();
         let counters: Vec<Arc<Counters>> = (0..shard_count).map(|_| Arc::default()).collect();
         let (mut postboxes, mut mailboxes) = (Vec::new(), Vec::new());

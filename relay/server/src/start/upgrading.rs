@@ -81,11 +81,13 @@ impl Running {
         self.upgrades.take()
     }
 
-    /// Tells the program before what becomes of the contents that its readers wait for, from now on.
+    /// Has what was the program before's alone until it said `Go`, and tells it from now on what becomes of the contents that its readers
+    /// wait for.
     ///
     /// # Errors
     /// No thread, no descriptor.
     pub(crate) fn serve_predecessor(&mut self, predecessor: &Predecessor) -> io::Result<()> {
+        self.admin_file = self.kept.admin_file();
         let Some(mailbox) = self.predecessor.take() else { return Ok(()) };
         // Behind the shards and the control thread.
         let number = u32::try_from(self.relay.config.cores.len() + 1).unwrap_or(u32::MAX);

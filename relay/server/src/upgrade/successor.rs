@@ -223,7 +223,6 @@ impl Starting {
 
     /// Ends it. It has done nothing that anybody noticed.
     fn end(mut self) {
-        self.link.hang_up();
         // It fails where it has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,20 +1,20 @@
 //! `serve`: starts a relay, adds what was named, and waits for a signal or a drain. A service manager is told how it goes.
 
-use std::convert::Infallible;
-use std::io::{IsTerminal, Write};
+mod replaced;
+mod signals;
+
+use std::io::Write;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
 use crate::ingest::{AddError, NewPull};
 use crate::logging;
-use crate::relay::{Relay, UpgradeWish};
+use crate::relay::Relay;
 use crate::run::Failure;
 use crate::service::inherited::Inherited;
 use crate::service::{Notify, Reload, State, Supervision, status, watchdog_interval};
@@ -22,9 +22,11 @@ use crate::start::{Beginning, Running};
 use crate::terminal::Terminal;
 use crate::tls::Loaded;
 use crate::upgrade::Gate;
-use crate::upgrade::following::Successor;
 use crate::upgrade::predecessor::Predecessor;
-use crate::upgrade::successor::{Handover, this_program};
+use crate::upgrade::successor::this_program;
+
+use replaced::{Ended, retire, upgrade, wish};
+use signals::{Reloads, Signals};
 
 pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(), Failure> {
     if args.check_config {
@@ -158,86 +160,6 @@ fn run_after(
     Ok(())
 }
 
-/// Why a relay does not go on.
-enum Ended {
-    /// Somebody wants it to stop, or it cannot do what it was started for.
-    Stops(anyhow::Result<()>),
-    /// Another program is the relay.
-    Replaced(Successor),
-}
-
-async fn wish(upgrades: &mut Option<UnboundedReceiver<UpgradeWish>>) -> UpgradeWish {
-    match upgrades {
-        Some(upgrades) => match upgrades.recv().await {
-            Some(wish) => wish,
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-/// Makes an upgrade, and tells who wished for it what came of it.
-async fn upgrade(handover: Handover, relay: &Relay, wish: UpgradeWish) -> Option<Successor> {
-    let made = tokio::task::spawn_blocking(move || handover.run()).await;
-    // Nobody may be waiting for the word any more.
-    match made {
-        Ok(Ok(successor)) => {
-            // Before the answer: who has that and connects speaks to the new program.
-            relay.replaced.send_replace(true);
-            let (version, process) = (successor.version.clone(), successor.process());
-            tracing::info!(
-                version,
-                process,
-                "upgrade: another program is the relay now; this one finishes what runs"
-            );
-            let _ = wish.send(Ok((version, process)));
-            Some(successor)
-        }
-        Ok(Err(error)) => {
-            tracing::error!(%error, "upgrade: not made, everything goes on as before");
-            let _ = wish.send(Err(error.to_string()));
-            None
-        }
-        // A panic is a bug, which its thread has reported.
-        Err(error) => {
-            let _ = wish.send(Err(error.to_string()));
-            None
-        }
-    }
-}
-
-/// Finishes what runs, beside the program that is the relay now.
-fn retire(
-    runtime: &tokio::runtime::Runtime,
-    running: Running,
-    successor: Successor,
-    signals: &mut Signals,
-) -> Result<(), Failure> {
-    let relay = Arc::clone(running.relay());
-    let retired = std::thread::spawn(move || running.retire(successor));
-    let retired = runtime.block_on(async {
-        let mut finished = tokio::task::spawn_blocking(move || retired.join());
-        tokio::select! {
-            finished = &mut finished => Some(finished),
-            () = signals.any() => {
-                relay.hurry();
-                tokio::select! {
-                    finished = &mut finished => Some(finished),
-                    () = signals.any() => None,
-                }
-            }
-        }
-    });
-    match retired {
-        Some(Ok(Ok(Err(error)))) => Err(anyhow!("the new program cannot be followed: {error}").into()),
-        Some(_) => Ok(()),
-        None => {
-            tracing::warn!("a second signal: ending at once");
-            std::process::exit(1);
-        }
-    }
-}
-
 fn reload_now(reload: &mut Reload<'_>, relay: &Relay, notify: &Notify) {
     notify.send(State::Reloading);
     let outcome = reload.run(relay);
@@ -294,49 +216,6 @@ pub(crate) fn absolute(source: &str) -> String {
     }
     std::path::absolute(Path::new(source))
         .map_or_else(|_| source.to_owned(), |path| path.to_string_lossy().into_owned())
-}
-
-/// The signals that end a relay.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?,
-            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The signal that asks for a reload (SIGHUP). At a terminal it says that the terminal is gone, and ends the relay as it ends any program.
-struct Reloads(Option<Signal>);
-
-impl Reloads {
-    fn new() -> anyhow::Result<Self> {
-        if std::io::stderr().is_terminal() {
-            return Ok(Reloads(None));
-        }
-        Ok(Reloads(Some(signal(SignalKind::hangup()).context("SIGHUP cannot be waited for")?)))
-    }
-
-    /// Reloads whenever it is asked for.
-    async fn run(&mut self, mut reload: impl FnMut()) -> Infallible {
-        let Some(signal) = &mut self.0 else { return std::future::pending().await };
-        while signal.recv().await.is_some() {
-            reload();
-        }
-        std::future::pending().await
-    }
 }
 
 /// Prints a line of output that was asked for. Who reads may have seen enough (`status | head`): that is no failure of ours.

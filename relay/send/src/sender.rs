@@ -25,7 +25,7 @@ use crate::outcome::{Absent, Outcome, Residency, SendPath, Way};
 use crate::pipe::Pipe;
 use crate::plan::{ABSENT_BYTES_MAX, Gap, Plan, Source, Unreadable};
 use crate::reference::References;
-use crate::tls::{Layer, Terms};
+use crate::tls::{Layer, Sealer, Terms};
 use crate::zero_copy::{self as lending, ZeroCopy};
 use crate::{corked, reference};
 
@@ -155,11 +155,15 @@ impl Sender {
         bytes_max: u64,
         residency: Residency,
     ) -> Outcome {
-        let is_encrypted = self.tls.has(conn);
-        if is_encrypted && let Some(progress) = self.tls.send_rest(conn, socket, bytes_max) {
+        if let Some(progress) = self.tls.send_rest(conn, socket, bytes_max) {
             self.counters.sent_tls_bytes.add(progress.sent);
             return Outcome::Sent(progress.told());
         }
+        let sealer = self.tls.sealer(conn, socket, output.bytes());
+        if sealer == Some(Sealer::Nobody) {
+            return Outcome::Sent(Sent::Broken);
+        }
+        let is_encrypted = sealer.is_some();
         let heads = match (&self.references, output.content()) {
             (Some(_), Some(content)) => Some(self.headers.of_piece_length(content.layout().piece_bytes())),
             _ => None,
@@ -185,7 +189,7 @@ impl Sender {
         {
             return Outcome::Absent(self.absent(conn, output, gap));
         }
-        if is_encrypted {
+        if sealer == Some(Sealer::Relay) {
             let sealed = self.tls.send(conn, socket, &plan);
             // What was encrypted need not be read again, whether the socket has it or not.
             let from_buffers = plan.staged_prefix(sealed.encrypted);
@@ -212,9 +216,12 @@ impl Sender {
                 progress
             }
         };
-        let from_buffers = plan.staged_prefix(progress.sent);
+        let (pieces, from_buffers) = (plan.runs(), plan.staged_prefix(progress.sent));
         if !from_buffers.is_empty() {
             self.cold.consume(&from_buffers);
+        }
+        if is_encrypted {
+            self.note_encrypted(conn, pieces, progress.sent, &from_buffers);
         }
         Outcome::Sent(progress.told())
     }

@@ -1,10 +1,13 @@
 //! TLS for clients, between the socket and everything else: the engine gets what was decrypted and counts payload, and of what it sends
-//! records are made here. A connection that came by a listener of TLS has a [session](Session) from its accept to its close.
+//! records are made here, or by the kernel where it offers that. A connection that came by a listener of TLS has a [session](Session) from its accept to its close.
 //!
 //! Handshakes are computation, and would hold up those who are being served: each loop carries out a few, by time, and the others wait
 //! in their order. Their number is bounded, and the time that one may take.
 
+mod handed;
+mod handover;
 mod handshakes;
+mod kernel;
 mod outgoing;
 mod sending;
 mod session;
@@ -17,10 +20,12 @@ use millrace_engine::event::Event;
 use millrace_engine::ids::{ConnId, Now};
 
 use crate::clock;
+pub(crate) use handover::Sealer;
 use handshakes::Handshakes;
+pub use kernel::{Suites, probe};
 pub(crate) use sending::Sealed;
 use session::{Phase, Session, Violation};
-pub use terms::{HandshakeEnd, HandshakeLimits, Offer, Terms};
+pub use terms::{HandshakeEnd, HandshakeLimits, KernelEnd, Offer, Terms};
 
 /// The sessions of a shard.
 #[derive(Debug, Default)]
@@ -70,7 +75,7 @@ impl Layer {
             terms.note(HandshakeEnd::Refused);
             return false;
         }
-        let Some(session) = Session::new(conn, Arc::clone(&offer.config)) else { return false };
+        let Some(session) = Session::new(conn, Arc::clone(&offer.config), offer.kernel) else { return false };
         if self.sessions.len() <= conn.index() {
             self.sessions.resize_with(conn.index() + 1, || None);
         }
@@ -181,7 +186,11 @@ impl Layer {
         }
         let flushed = sending::flush(session, socket, 0);
         session.outgoing.share(spare);
-        let has_ended = session.has_ended;
+        let is_spent = session.is_spent();
+        if is_spent {
+            terms.note_kernel(KernelEnd::Spent);
+        }
+        let has_ended = session.has_ended || is_spent;
         if !plain.is_empty() {
             deliver(Event::Received { conn, data: plain });
         }

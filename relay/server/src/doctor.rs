@@ -93,10 +93,7 @@ fn examine() -> Vec<Finding> {
         ),
     });
     findings.extend(ring.verdict.as_ref().ok().map(|found| zero_copy(found.zero_copy)));
-    findings.push(Finding::good(
-        "tls",
-        "1.2 and 1.3, encrypted by the relay; --https ADDR needs a certificate and its key",
-    ));
+    findings.push(tls());
     findings.push(ingest_io(&ring));
     findings.push(cachestat());
     findings.push(cores());
@@ -131,6 +128,15 @@ fn zero_copy(is_known: bool) -> Finding {
         "none: this kernel knows no SEND_ZC with reports (Linux 6.2); what is read past the page cache is copied"
     };
     Finding::good("zero-copy sends", value)
+}
+
+/// Who would encrypt HTTPS. Without the kernel nothing is wrong: bytes are copied.
+fn tls() -> Finding {
+    let by = match millrace_send::tls::probe() {
+        Ok(suites) => format!("1.3 encrypted by the kernel ({suites}), 1.2 by the relay"),
+        Err(error) => format!("encrypted by the relay: {}", crate::tls::without_kernel(&error)),
+    };
+    Finding::good("tls", format!("1.2 and 1.3, {by}; --https ADDR needs a certificate and its key"))
 }
 
 fn ingest_io(ring: &millrace_ring::Probe) -> Finding {

@@ -141,7 +141,7 @@ impl Running {
     pub(crate) fn start_with(mut config: Config, beginning: Beginning) -> Result<Running, StartError> {
         let (mut inherited, before) = Before::of(beginning);
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let load = |https: &Https| Ok(Tls::new(https.files.load()?, config.handshakes));
+        let load = |https: &Https| Ok(Tls::new(https.files.load()?, config.handshakes, config.tls_kernel));
         let tls = config.https.as_ref().map(load).transpose().map_err(StartError::Tls)?;
         let files_max = limit_descriptors(&mut config);
         let (rings, backend) =

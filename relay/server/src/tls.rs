@@ -6,12 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_send::tls::{HandshakeLimits, Offer, Terms};
+use millrace_send::tls::{self, HandshakeLimits, Offer, Suites, Terms};
 use ring::digest::{self, SHA256};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{Error, InconsistentKeys, ServerConfig};
+
+use crate::config::TlsKernel;
 
 pub use validity::Validity;
 
@@ -134,6 +136,8 @@ impl Files {
         // data, which can be replayed, is not taken.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(refused)?;
+        // For the kernel, when it takes over a connection.
+        config.enable_secret_extraction = true;
         Ok(config)
     }
 }
@@ -152,9 +156,25 @@ impl Loaded {
         }
     }
 
-    fn offer(&self, limits: HandshakeLimits) -> Offer {
-        Offer { config: Arc::clone(&self.config), limits }
+    fn offer(&self, limits: HandshakeLimits, kernel: Suites) -> Offer {
+        Offer { config: Arc::clone(&self.config), limits, kernel }
     }
+}
+
+impl TlsKernel {
+    /// What the kernel is to encrypt by, and why nothing, in words for an operator.
+    fn suites(self) -> (Suites, String) {
+        match (self, tls::probe()) {
+            (TlsKernel::Off, _) => (Suites::NONE, "tls-kernel = off".to_owned()),
+            (TlsKernel::Auto, Ok(suites)) => (suites, format!("the kernel takes {suites}")),
+            (TlsKernel::Auto, Err(error)) => (Suites::NONE, without_kernel(&error)),
+        }
+    }
+}
+
+/// Why the kernel encrypts nothing, and what may change that.
+pub(crate) fn without_kernel(error: &io::Error) -> String {
+    format!("the kernel offers no TLS ({error}); `modprobe tls` where it has the module")
 }
 
 /// What a running relay offers.
@@ -168,19 +188,25 @@ pub struct Tls {
 impl Tls {
     /// Offers this, and logs what is wrong with it.
     #[must_use]
-    pub fn new(loaded: Loaded, limits: HandshakeLimits) -> Self {
+    pub fn new(loaded: Loaded, limits: HandshakeLimits, kernel: TlsKernel) -> Self {
         loaded.log("certificate");
-        Tls { terms: Arc::new(Terms::new(loaded.offer(limits))), loaded: Mutex::new(loaded) }
+        let (kernel, reason) = kernel.suites();
+        tracing::info!(by = encrypted_by(kernel), %reason, "HTTPS is encrypted");
+        Tls { terms: Arc::new(Terms::new(loaded.offer(limits, kernel))), loaded: Mutex::new(loaded) }
     }
 
     /// Offers this from now on to who connects. Who is connected keeps what was agreed on. The same certificate keeps its tickets.
-    pub fn replace(&self, new: Loaded, limits: HandshakeLimits) {
+    pub fn replace(&self, new: Loaded, limits: HandshakeLimits, kernel: TlsKernel) {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.digest != new.digest {
             new.log("certificate replaced");
             *loaded = new;
         }
-        self.terms.replace(loaded.offer(limits));
+        let (kernel, reason) = kernel.suites();
+        if kernel != self.terms.offer().kernel {
+            tracing::info!(by = encrypted_by(kernel), %reason, "HTTPS is encrypted");
+        }
+        self.terms.replace(loaded.offer(limits, kernel));
     }
 
     /// When the certificate expires, in seconds since 1970.
@@ -189,6 +215,10 @@ impl Tls {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.validity.as_ref().map(|validity| validity.not_after)
     }
+}
+
+fn encrypted_by(kernel: Suites) -> &'static str {
+    if kernel == Suites::NONE { "relay" } else { "kernel" }
 }
 
 impl Loaded {

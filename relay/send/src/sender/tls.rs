@@ -64,6 +64,19 @@ impl Sender {
         self.tls.shut_down(conn, socket)
     }
 
+    /// Counts what the kernel took and encrypted, in so many pieces, so much of it out of these buffers.
+    pub(super) fn note_encrypted(
+        &mut self,
+        conn: ConnId,
+        pieces: usize,
+        sent: u64,
+        from_buffers: &[(usize, u64)],
+    ) {
+        self.tls.note_sent(conn, pieces, sent);
+        let staged: u64 = from_buffers.iter().map(|(_, bytes)| bytes).sum();
+        self.cold.copies_mut().copied(sent - staged);
+    }
+
     /// Counts what was encrypted, so much of it out of these buffers, and what the socket took of it.
     pub(super) fn note_sealed(&mut self, sealed: &Sealed, from_buffers: &[(usize, u64)]) -> Outcome {
         self.counters.sent_tls_bytes.add(sealed.progress.sent);

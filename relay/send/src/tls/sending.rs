@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use millrace_engine::ids::ConnId;
 use socket2::SockRef;
 
-use super::session::{Phase, RECORD_BYTES_MAX, Session};
+use super::session::{Phase, RECORD_BYTES_MAX, Records, Session};
 use super::{Flushed, Layer, find};
 use crate::calls;
 use crate::plan::{Plan, Position, Source};
@@ -169,6 +169,9 @@ fn read(plan: &Plan<'_>, file: usize, offset: u64, into: &mut [u8]) -> io::Resul
 
 /// Gives the socket as much as it takes and as `payload_max` allows; behind the last of it, its end.
 pub(super) fn flush(session: &mut Session, socket: BorrowedFd<'_>, payload_max: u64) -> Progress {
+    if let Records::Kernel(handed) = &mut session.records {
+        return handed.flush(socket);
+    }
     let mut sent = 0;
     loop {
         let sendable = session.outgoing.sendable(payload_max - sent);

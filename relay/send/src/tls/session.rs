@@ -8,6 +8,8 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 use rustls::{HandshakeKind, ServerConfig};
 
+use super::handed::{Handed, Heard};
+use super::kernel::Suites;
 use super::outgoing::Outgoing;
 
 /// Most payload of a record (RFC 8446 §5.1).
@@ -39,10 +41,22 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Violation;
 
+/// Who makes the records of what is sent.
+pub(super) enum Records {
+    /// rustls, here.
+    Relay(Box<UnbufferedServerConnection>),
+    /// The kernel.
+    Kernel(Box<Handed>),
+    /// Nobody any more: the kernel did not take what was on its way to it.
+    Nobody,
+}
+
 /// One connection.
 pub(super) struct Session {
     pub(super) conn: ConnId,
-    tls: UnbufferedServerConnection,
+    pub(super) records: Records,
+    /// What the kernel may be asked to encrypt by.
+    pub(super) kernel: Suites,
     pub(super) phase: Phase,
     /// Its handshake was finished, whatever came later.
     pub(super) has_been_open: bool,
@@ -67,10 +81,11 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(conn: ConnId, config: Arc<ServerConfig>) -> Option<Self> {
+    pub(super) fn new(conn: ConnId, config: Arc<ServerConfig>, kernel: Suites) -> Option<Self> {
         Some(Session {
             conn,
-            tls: UnbufferedServerConnection::new(config).ok()?,
+            records: Records::Relay(Box::new(UnbufferedServerConnection::new(config).ok()?)),
+            kernel,
             phase: Phase::Greeting,
             has_been_open: false,
             is_waiting: false,
@@ -86,7 +101,7 @@ impl Session {
     }
 
     pub(super) fn is_resumed(&self) -> bool {
-        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+        matches!(&self.records, Records::Relay(tls) if tls.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     /// Queues what was received for [`advance`](Self::advance).
@@ -118,6 +133,9 @@ impl Session {
 
     /// Takes whole records out of what was received: payload is appended to `plain`, answers of the protocol itself are sealed.
     pub(super) fn advance(&mut self, plain: &mut Vec<u8>) -> Result<(), Violation> {
+        if let Records::Kernel(_) = self.records {
+            return self.open(plain);
+        }
         let advanced = self.advance_until_blocked(plain);
         if advanced.is_err() {
             self.seal_alert();
@@ -125,12 +143,38 @@ impl Session {
         advanced
     }
 
+    /// What the kernel encrypts for is decrypted here.
+    fn open(&mut self, plain: &mut Vec<u8>) -> Result<(), Violation> {
+        let Records::Kernel(handed) = &mut self.records else { return Err(Violation) };
+        // Behind a close nothing counts.
+        if self.has_ended {
+            self.incoming = Vec::new();
+            return Ok(());
+        }
+        match handed.open(&mut self.incoming, plain) {
+            Ok(heard) => {
+                self.has_ended = heard == Heard::Closed;
+                Ok(())
+            }
+            Err(alert) => {
+                handed.refuse(alert);
+                Err(Violation)
+            }
+        }
+    }
+
+    /// Whether the engine is to take what was received for the peer's end, although it is none: the kernel cannot go on for long.
+    pub(super) fn is_spent(&mut self) -> bool {
+        if let Records::Kernel(handed) = &mut self.records { handed.ends() } else { false }
+    }
+
     fn advance_until_blocked(&mut self, plain: &mut Vec<u8>) -> Result<(), Violation> {
         if self.phase == Phase::Greeting {
             self.phase = Phase::Handshake;
         }
+        let Records::Relay(tls) = &mut self.records else { return Err(Violation) };
         loop {
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+            let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut self.incoming);
             let goes_on = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(Ok(record)) = traffic.next_record() {
@@ -171,8 +215,9 @@ impl Session {
 
     /// After a violation rustls has an alert for the peer. It must not be shown what it has refused again: it would panic.
     fn seal_alert(&mut self) {
-        while self.tls.wants_write()
-            && let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process_tls_records(&mut []).state
+        let Records::Relay(tls) = &mut self.records else { return };
+        while tls.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) = tls.process_tls_records(&mut []).state
         {
             encode(data, &mut self.outgoing);
         }
@@ -181,7 +226,8 @@ impl Session {
     /// Encrypts one record.
     pub(super) fn seal(&mut self, payload: &[u8]) -> Result<(), Violation> {
         debug_assert!(payload.len() <= RECORD_BYTES_MAX, "{} bytes are no record", payload.len());
-        let state = self.tls.process_tls_records(&mut self.incoming).state;
+        let Records::Relay(tls) = &mut self.records else { return Err(Violation) };
+        let state = tls.process_tls_records(&mut self.incoming).state;
         let Ok(ConnectionState::WriteTraffic(mut traffic)) = state else { return Err(Violation) };
         let mut room = payload.len() + OVERHEAD_BYTES_MAX;
         loop {
@@ -199,13 +245,20 @@ impl Session {
 
     /// Says that nothing follows, so that the peer can tell the end from a cut (RFC 8446 §6.1).
     pub(super) fn end(&mut self) {
-        if !std::mem::replace(&mut self.is_last, true)
-            && self.phase == Phase::Open
-            && let Ok(ConnectionState::WriteTraffic(mut traffic)) =
-                self.tls.process_tls_records(&mut self.incoming).state
-            && let Ok(bytes) = traffic.queue_close_notify(self.outgoing.room(OVERHEAD_BYTES_MAX))
-        {
-            self.outgoing.push(0, bytes);
+        if std::mem::replace(&mut self.is_last, true) || self.phase != Phase::Open {
+            return;
+        }
+        match &mut self.records {
+            Records::Relay(tls) => {
+                if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
+                    tls.process_tls_records(&mut self.incoming).state
+                    && let Ok(bytes) = traffic.queue_close_notify(self.outgoing.room(OVERHEAD_BYTES_MAX))
+                {
+                    self.outgoing.push(0, bytes);
+                }
+            }
+            Records::Kernel(handed) => handed.close(),
+            Records::Nobody => {}
         }
     }
 }

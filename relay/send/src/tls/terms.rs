@@ -7,6 +7,8 @@ use arc_swap::ArcSwap;
 use millrace_engine::counters::{Counter, Gauge};
 use rustls::ServerConfig;
 
+use super::kernel::Suites;
+
 /// Bounds on the handshakes of one shard. They are computation: each takes as long as sending many requests' worth of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeLimits {
@@ -52,6 +54,30 @@ impl HandshakeEnd {
     ];
 }
 
+/// What came of having the kernel encrypt for a connection. The labels of `millrace_tls_kernel_total{result}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum KernelEnd {
+    /// It does.
+    Taken,
+    /// It did not want to, as where the peer had ended already; the relay goes on.
+    Refused,
+    /// It did not want to when it had to: the connection was cut.
+    Lost,
+    /// It did until its keys were used up, or the peer wanted others: the connection ended behind what had been asked for.
+    Spent,
+}
+
+impl KernelEnd {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [(KernelEnd, &'static str); 4] = [
+        (KernelEnd::Taken, "taken"),
+        (KernelEnd::Refused, "refused"),
+        (KernelEnd::Lost, "lost"),
+        (KernelEnd::Spent, "spent"),
+    ];
+}
+
 /// What is offered to who connects.
 #[derive(Debug, Clone)]
 pub struct Offer {
@@ -59,6 +85,8 @@ pub struct Offer {
     pub config: Arc<ServerConfig>,
     /// The bounds.
     pub limits: HandshakeLimits,
+    /// What the kernel may be asked to encrypt by.
+    pub kernel: Suites,
 }
 
 /// The offer as it is now, and what came of it. A connection keeps what it began with, so a change disconnects nobody.
@@ -66,6 +94,7 @@ pub struct Offer {
 pub struct Terms {
     offer: ArcSwap<Offer>,
     ends: [Counter; HandshakeEnd::ALL.len()],
+    kernel_ends: [Counter; KernelEnd::ALL.len()],
     in_progress: Gauge,
 }
 
@@ -76,6 +105,7 @@ impl Terms {
         Terms {
             offer: ArcSwap::from_pointee(offer),
             ends: std::array::from_fn(|_| Counter::default()),
+            kernel_ends: std::array::from_fn(|_| Counter::default()),
             in_progress: Gauge::default(),
         }
     }
@@ -97,6 +127,12 @@ impl Terms {
         self.ends[end as usize].value()
     }
 
+    /// Connections that the kernel was asked to encrypt for, and for which that came to this.
+    #[must_use]
+    pub fn by_kernel(&self, end: KernelEnd) -> u64 {
+        self.kernel_ends[end as usize].value()
+    }
+
     /// Handshakes in progress, of all shards.
     #[must_use]
     pub fn in_progress(&self) -> u64 {
@@ -109,6 +145,10 @@ impl Terms {
 
     pub(super) fn note(&self, end: HandshakeEnd) {
         self.ends[end as usize].increment();
+    }
+
+    pub(super) fn note_kernel(&self, end: KernelEnd) {
+        self.kernel_ends[end as usize].increment();
     }
 
     pub(super) fn begin(&self) {
@@ -127,6 +167,9 @@ mod tests {
     #[test]
     fn ends_are_numbered_in_the_order_of_their_labels() {
         for (number, (end, _)) in HandshakeEnd::ALL.iter().enumerate() {
+            assert_eq!(*end as usize, number);
+        }
+        for (number, (end, _)) in KernelEnd::ALL.iter().enumerate() {
             assert_eq!(*end as usize, number);
         }
     }

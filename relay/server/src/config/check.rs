@@ -164,6 +164,7 @@ impl Config {
             log_level: optional(lookup.entry("log-level", &file.log_level), logging::levels)?
                 .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
             limits: limits(&lookup, &file.limits)?,
+            tls_kernel: tls_keys::kernel(&lookup, &file)?,
             handshakes: tls_keys::handshakes(&lookup, &file)?,
             upgrade: upgrade(&lookup, &file.limits)?,
             origin_ca: optional(lookup.entry("origin-ca", &file.origin_ca), readable_file)?,
@@ -438,6 +439,7 @@ mod tests {
         check_error("https = \"8443\"", &["relay.toml:1: https", "127.0.0.1:8080"]);
         check_error("https = \"[::]:8443\"", &["relay.toml:1: https", "tls-certificate", "tls-key"]);
         check_error("https = \"[::]:1\"\ntls-certificate = \"/c\"", &["relay.toml:1: https", "--tls-key"]);
+        check_error("tls-kernel = \"on\"", &["relay.toml:1: tls-kernel", "auto or off"]);
         check_error("[limits]\ntls-handshakes = 0", &["relay.toml:2: limits.tls-handshakes", "from 1"]);
         check_error("io = \"epoll\"\ningest-io = \"uring\"", &["relay.toml:2: ingest-io", "no ring"]);
     }

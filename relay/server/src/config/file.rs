@@ -1,5 +1,5 @@
 //! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `caps`, `log-level`, `origin-ca`,
-//! `origin-connections`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
+//! `origin-connections`, `tls-kernel`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,6 +47,7 @@ pub(super) struct File {
     pub(super) https: Entry,
     pub(super) tls_certificate: Entry,
     pub(super) tls_key: Entry,
+    pub(super) tls_kernel: Entry,
     pub(super) bt: Entry,
     pub(super) public_url: Entry,
     pub(super) egress: Entry,

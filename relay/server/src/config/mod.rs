@@ -58,6 +58,15 @@ pub enum IngestIo {
     Pwrite,
 }
 
+/// Who encrypts what HTTPS sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsKernel {
+    /// The kernel, where it can.
+    Auto,
+    /// The relay.
+    Off,
+}
+
 /// How to write the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -150,6 +159,8 @@ pub struct Config {
     pub log_level: Targets,
     /// Bounds of each shard.
     pub limits: Limits,
+    /// Who encrypts what HTTPS sends.
+    pub tls_kernel: TlsKernel,
     /// Bounds on TLS handshakes, of each shard.
     pub handshakes: HandshakeLimits,
     /// How long an upgrade may take.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_proto::admin::caps::Limit;
 
-use super::{Config, Https, IngestIo, Io, LogFormat, Pages};
+use super::{Config, Https, IngestIo, Io, LogFormat, Pages, TlsKernel};
 
 /// What stands for a header field's value, which may be a secret.
 const NOT_SHOWN: &str = "(not shown)";
@@ -18,7 +18,7 @@ impl fmt::Display for Config {
         #[rustfmt::skip]
         let Config {
             sources, store, capacity, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
-            log_format, log_level, limits: _, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
+            log_format, log_level, limits: _, tls_kernel, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
         let sources: Vec<_> = sources.iter().map(text).collect();
@@ -34,6 +34,7 @@ impl fmt::Display for Config {
             }
             None => writeln!(f, "https = {}", text("off"))?,
         }
+        writeln!(f, "tls-kernel = {}", text(tls_kernel.name()))?;
         writeln!(f, "bt = {}", text(bittorrent))?;
         match public_url {
             Some(url) => writeln!(f, "public-url = {}", text(url))?,
@@ -149,6 +150,15 @@ impl IngestIo {
     }
 }
 
+impl TlsKernel {
+    fn name(self) -> &'static str {
+        match self {
+            TlsKernel::Auto => "auto",
+            TlsKernel::Off => "off",
+        }
+    }
+}
+
 impl LogFormat {
     fn name(self) -> &'static str {
         match self {
@@ -182,7 +192,7 @@ mod tests {
     fn what_is_printed_is_a_configuration_file_that_says_the_same() {
         check("");
         check(
-            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"\nhttps = \"[::1]:3\"\ntls-certificate = \"/c\"\ntls-key = \"/k\"
+            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"\nhttps = \"[::1]:3\"\ntls-certificate = \"/c\"\ntls-key = \"/k\"\ntls-kernel = \"off\"
              bt = \"[::1]:2\"\npublic-url = \"https://x.example/y\"\negress = \"8Mbit/s\"\nadmin = \"/a.sock\"\nmetrics = \"off\"\npages = \"[::1]:4\"
              cores = \"1-2\"\nio = \"epoll\"\ningest-io = \"pwrite\"\nlog-format = \"json\"\nlog-level = \"warn,a::b=debug\"\norigin-ca = \"/proc/self/status\"\norigin-connections = 3
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17

@@ -7,7 +7,7 @@ use millrace_send::tls::HandshakeLimits;
 
 use super::check::{Found, Lookup, address, number, optional};
 use super::file::{Entry, File};
-use super::{ConfigError, Environment, Https};
+use super::{ConfigError, Environment, Https, TlsKernel};
 use crate::cli::ServeArgs;
 use crate::tls;
 
@@ -36,6 +36,16 @@ pub(super) fn https(
         key: path("tls-key", args.tls_key.as_deref(), &file.tls_key)?,
     };
     Ok(Some(Https { address, files }))
+}
+
+/// Who encrypts.
+pub(super) fn kernel(lookup: &Lookup<'_>, file: &File) -> Result<TlsKernel, ConfigError> {
+    let kind = |text: &str| match text {
+        "auto" => Ok(TlsKernel::Auto),
+        "off" => Ok(TlsKernel::Off),
+        _ => Err("write auto or off".into()),
+    };
+    Ok(optional(lookup.entry("tls-kernel", &file.tls_kernel), kind)?.unwrap_or(TlsKernel::Auto))
 }
 
 /// The bounds on handshakes.

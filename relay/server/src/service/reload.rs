@@ -69,7 +69,7 @@ impl<'a> Reload<'a> {
             differing(&self.started, &new).into_iter().filter(|key| !is_live(key)).collect();
         self.apply(relay, &new);
         if let (Some(tls), Some(certificate)) = (&relay.tls, certificate) {
-            tls.replace(certificate, new.handshakes);
+            tls.replace(certificate, new.handshakes, new.tls_kernel);
         }
         self.read = new;
         tracing::info!(changed = %list(&changed), "reloaded");

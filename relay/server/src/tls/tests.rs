@@ -81,15 +81,15 @@ fn only_another_certificate_makes_tickets_useless() {
     let folder = Folder::new("tickets");
     let files = folder.pair("one", 2999);
     let limits = HandshakeLimits::default();
-    let tls = Tls::new(files.load().unwrap(), limits);
+    let tls = Tls::new(files.load().unwrap(), limits, TlsKernel::Off);
     let offered = || Arc::clone(&tls.terms.offer().config);
     let first = offered();
     let fewer = HandshakeLimits { in_progress_max: 3, ..limits };
-    tls.replace(files.load().unwrap(), fewer);
+    tls.replace(files.load().unwrap(), fewer, TlsKernel::Off);
     assert!(Arc::ptr_eq(&first, &offered()));
     assert_eq!(tls.terms.offer().limits, fewer);
     let expires = tls.expires();
     folder.pair("one", 2998);
-    tls.replace(files.load().unwrap(), limits);
+    tls.replace(files.load().unwrap(), limits, TlsKernel::Off);
     assert!(!Arc::ptr_eq(&first, &offered()) && tls.expires() < expires);
 }

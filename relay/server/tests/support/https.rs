@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 
 /// Time that anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,10 +47,21 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn of(pair: &Pair, versions: &[&'static SupportedProtocolVersion]) -> Client {
+        Client::with(pair, versions, |_| true)
+    }
+
+    /// Offers only those cipher suites.
+    pub(crate) fn with(
+        pair: &Pair,
+        versions: &[&'static SupportedProtocolVersion],
+        is_offered: impl Fn(CipherSuite) -> bool,
+    ) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(pair.der.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let mut provider = rustls::crypto::ring::default_provider();
+        provider.cipher_suites.retain(|suite| is_offered(suite.suite()));
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions).unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Client(Arc::new(config))

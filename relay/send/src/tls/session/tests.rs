@@ -40,7 +40,7 @@ struct Pair {
 
 impl Pair {
     fn new(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Pair {
-        let session = Session::new(ConnId::new(0, 0), Arc::clone(server)).unwrap();
+        let session = Session::new(ConnId::new(0, 0), Arc::clone(server), Suites::NONE).unwrap();
         let client = ClientConnection::new(Arc::clone(client), "x".try_into().unwrap()).unwrap();
         Pair { session, client, plain: Vec::new() }
     }

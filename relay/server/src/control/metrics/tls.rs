@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use millrace_send::tls::HandshakeEnd;
+use millrace_send::tls::{HandshakeEnd, KernelEnd};
 
 use super::{Writer, alone};
 use crate::tls::Tls;
@@ -12,6 +12,12 @@ pub(super) fn tls(out: &mut Writer<'_>, tls: &Tls) -> fmt::Result {
     out.counter(
         "tls_handshakes",
         "TLS handshakes by how they ended",
+        ends.iter().map(|(labels, count)| (&labels[..], *count)),
+    )?;
+    let ends = KernelEnd::ALL.map(|(end, name)| ([("result", name)], tls.terms.by_kernel(end)));
+    out.counter(
+        "tls_kernel",
+        "Connections that the kernel was asked to encrypt for, by what came of it",
         ends.iter().map(|(labels, count)| (&labels[..], *count)),
     )?;
     out.gauge("tls_handshakes_in_progress", "TLS handshakes in progress", alone(tls.terms.in_progress()))?;

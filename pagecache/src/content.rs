@@ -3,6 +3,7 @@
 //! Shared by `Arc` between shards and ingest. Everything that a shard calls is atomic and waits for nothing; what takes
 //! a lock or touches the disk says so.
 
+mod access;
 mod bytes;
 mod facts;
 mod placement;
@@ -57,6 +58,7 @@ pub struct Content {
     sha256: OnceLock<[u8; 32]>,
     links: OnceLock<Box<[u8]>>,
     learned: Learned,
+    guarded: access::Guarded,
     sources: Mutex<serde_json::Value>,
     error: Mutex<Option<String>>,
     pub(crate) data: Data,
@@ -159,6 +161,7 @@ impl Content {
             sha256,
             links: OnceLock::new(),
             learned: Learned::default(),
+            guarded: access::Guarded::new(new.access),
             sources: Mutex::new(new.sources),
             error: Mutex::new(None),
             data,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::Metainfo;
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub struct NewContent {
     pub paused: bool,
     /// Whether eviction may drop it because its bytes can be pulled again.
     pub refetchable: bool,
+    /// Who may have it.
+    pub access: Access,
     /// Origins, headers and validators: the server's own words, kept as they are.
     pub sources: Value,
     /// The content of which this is a newer version.
@@ -75,6 +78,7 @@ impl NewContent {
             pinned: false,
             priority: 0,
             paused: false,
+            access: Access::Public,
             sources: Value::Null,
             supersedes: None,
             sha256: None,

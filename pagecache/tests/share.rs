@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use millrace_pagecache::occupied::Total;
 use millrace_pagecache::{Content, FileIndex, NewContent, Options, PieceIndex, State, Store};
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::merkle::{PieceHash, PieceHasher, leaf_width};
 use millrace_proto::metainfo::{Builder, Metainfo, plan_files};
@@ -195,7 +196,7 @@ fn what_is_served_in_place_is_left_alone() {
     let store = folder.store();
     let outside = folder.0.join("other");
     fs::write(&outside, bytes()).unwrap();
-    let imported = store.import(OTHER, &outside, "other", "\"i\"").unwrap();
+    let imported = store.import(OTHER, &outside, "other", "\"i\"", Access::Public).unwrap();
     for piece in (0..imported.content.layout().piece_count()).map(PieceIndex) {
         imported.content.hash_piece(piece).unwrap();
         imported.content.mark_verified(piece);

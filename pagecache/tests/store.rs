@@ -10,6 +10,7 @@ use millrace_pagecache::new_content::Shape;
 use millrace_pagecache::{
     Content, FileIndex, Layout, NewContent, Options, PieceIndex, State, Store, Verdict,
 };
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::merkle;
 use millrace_proto::metainfo::{Builder, plan_files};
@@ -201,10 +202,11 @@ fn a_folder_is_imported_and_its_changes_noticed() {
     write(&from.join("none"), b"");
     std::os::unix::fs::symlink("a", from.join("link")).unwrap();
     let store = folder.store();
-    assert!(store.import(id(2), &from.join("link"), "x", "\"x\"").is_err());
-    let error = store.import(id(2), &from.join("absent"), "x", "\"x\"").unwrap_err().to_string();
+    assert!(store.import(id(2), &from.join("link"), "x", "\"x\"", Access::Public).is_err());
+    let error =
+        store.import(id(2), &from.join("absent"), "x", "\"x\"", Access::Public).unwrap_err().to_string();
     assert!(error.contains("absent"), "{error}");
-    let imported = store.import(id(1), &from, "来源", "\"i\"").unwrap();
+    let imported = store.import(id(1), &from, "来源", "\"i\"", Access::Public).unwrap();
     assert_eq!(imported.skipped, [from.join("link")]);
     let content = imported.content;
     assert_eq!(content.visible_bytes(), content.layout().length());
@@ -247,6 +249,55 @@ fn the_least_used_makes_room() {
     assert_eq!(store.make_room(30_000, 100).unwrap(), [id(2)]);
     assert!(store.fits(30_000).unwrap());
     assert_eq!(store.get(id(2)).unwrap().pieces_have(), 0);
+}
+
+#[test]
+fn who_may_have_a_content_is_kept_through_all_that_becomes_of_it() {
+    let folder = Folder::new("access");
+    let (insiders, nobody): (Access, Access) =
+        ("signed,10.0.0.0/8".parse().unwrap(), "none".parse().unwrap());
+    let description = folder.0.join("store/contents").join(id(1).to_string()).join("content.json");
+    let version = || serde_json::from_slice::<serde_json::Value>(&fs::read(&description).unwrap()).unwrap();
+    let store = folder.store();
+    let new = NewContent::single_of_length(id(1), "f", 30_000, 16_384, "\"f\"").unwrap();
+    let content = store.add(NewContent { access: insiders.clone(), ..new }).unwrap();
+    assert!(
+        !content.is_public()
+            && !content.admits([192, 0, 2, 1].into())
+            && content.admits([10, 0, 0, 1].into())
+    );
+    // A program that does not know what this means refuses the file.
+    let restricted = version();
+    assert_eq!(restricted["version"], 2);
+    let evicted = store.evict(id(1)).unwrap();
+    assert_eq!(*evicted.access(), insiders);
+    evicted.set_access(nobody.clone());
+    store.save(&evicted).unwrap();
+    let growing = NewContent { access: insiders.clone(), ..NewContent::growing(id(2), "two", "\"2\"") };
+    let growing = store.add(growing).unwrap();
+    growing.stream(0).unwrap().write(&bytes(20_000, 2)).unwrap();
+    growing.end_growth();
+    assert_eq!(*store.settle(&growing, 20_000).unwrap().access(), insiders);
+    drop(store);
+    let store = folder.store();
+    assert_eq!(*store.get(id(1)).unwrap().access(), nobody);
+    assert_eq!(*store.get(id(2)).unwrap().access(), insiders);
+    let content = store.get(id(1)).unwrap();
+    content.set_access(Access::Public);
+    store.save(&content).unwrap();
+    assert!(version()["version"] == 1 && version().get("access").is_none());
+    // What a disk falls back to that loses the newest word is no more open than that.
+    content.set_access(nobody.clone());
+    store.save_for_good(&content).unwrap();
+    drop((content, store));
+    fs::write(&description, "torn").unwrap();
+    assert_eq!(*folder.store().get(id(1)).unwrap().access(), nobody);
+    // A file that says that it restricts somebody, and not whom, opens nothing.
+    fs::remove_file(description.with_extension("json.previous")).unwrap();
+    let mut pretends = restricted;
+    pretends["access"] = serde_json::json!(["public"]);
+    fs::write(&description, pretends.to_string()).unwrap();
+    assert!(folder.store().get(id(1)).is_none());
 }
 
 /// Nobody holds a file of `old` open; `fresh` lies under the same paths. Neither reads nor writes cross over.

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
+
 pub use content::{
     ContentFile, ContentState, ContentStatus, Index, OriginStatus, PerProtocol, PullStatus, Rates,
 };
@@ -61,6 +63,22 @@ pub struct AddContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 255))]
     pub priority: Option<u8>,
+    /// Who may have it: `["public"]`, or the ways in, `"signed"` and networks such as `"10.0.0.0/8"`, of which any suffices; by default
+    /// what the relay's configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::access))]
+    pub access: Option<Access>,
+}
+
+/// `PATCH /v1/contents/{id}`: what is named is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ChangeContent {
+    /// Who may have it, as it is added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = schema::access))]
+    pub access: Option<Access>,
 }
 
 /// `POST /v1/contents/{id}/priority`.

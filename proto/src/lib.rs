@@ -3,6 +3,7 @@
 //! Everything here is a pure function of its input: it builds for `wasm32-unknown-unknown` as the proof.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod admin;
 pub mod bencode;
 pub mod control;

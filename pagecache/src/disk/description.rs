@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use data_encoding::HEXLOWER;
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +16,9 @@ use crate::content::{Content, Data, State};
 use crate::layout::{FileSpan, Layout};
 
 const VERSION: u64 = 1;
+
+/// Of a content that is not for everybody: a program that knows nothing of that must not serve it.
+const VERSION_RESTRICTED: u64 = 2;
 
 /// The file, as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub(super) struct Description {
     /// What was found wrong with the stored bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) damage: Option<String>,
+    /// Who may have it.
+    #[serde(default, skip_serializing_if = "Access::is_public")]
+    pub(super) access: Access,
     pub(super) shape: DescribedShape,
     pub(super) sources: Value,
     pub(super) used: Used,
@@ -105,7 +112,7 @@ impl Description {
         };
         let counters = content.counters();
         Description {
-            version: VERSION,
+            version: if content.is_public() { VERSION } else { VERSION_RESTRICTED },
             name: content.name().to_owned(),
             etag: content.etag().to_owned(),
             last_modified: content.last_modified(),
@@ -117,6 +124,7 @@ impl Description {
             supersedes: content.supersedes().map(|id| id.to_string()),
             sha256: content.sha256().map(|hash| HEXLOWER.encode(hash)),
             damage: content.damage().map(str::to_owned),
+            access: Access::clone(&content.access()),
             shape,
             sources: content.sources(),
             used: Used {
@@ -137,7 +145,13 @@ impl Description {
         const TORN: Unreadable = Unreadable::Torn("content.json is cut short or changed");
         let value: Value = serde_json::from_slice(bytes).map_err(|_| TORN)?;
         match value.get("version").and_then(Value::as_u64) {
-            Some(VERSION) => serde_json::from_value(value).map_err(|_| TORN),
+            Some(version @ (VERSION | VERSION_RESTRICTED)) => {
+                let described: Description = serde_json::from_value(value).map_err(|_| TORN)?;
+                match version == VERSION_RESTRICTED && described.access.is_public() {
+                    true => Err(TORN),
+                    false => Ok(described),
+                }
+            }
             Some(version) => Err(Unreadable::Version(version)),
             None => Err(TORN),
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::{choose_piece_bytes, plan_files};
 
@@ -43,12 +44,19 @@ struct Found {
 
 impl Store {
     /// Imports a file or a folder under `name`. A folder becomes one content of several files, each beginning at a
-    /// piece.
+    /// piece. From the beginning it is for those alone who have `access`.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for symbolic links, special files and names that are not UTF-8; errors that name the file
     /// that cannot be read; names of which no torrent can be made.
-    pub fn import(&self, id: ContentId, path: &Path, name: &str, etag: &str) -> Result<Imported, StoreError> {
+    pub fn import(
+        &self,
+        id: ContentId,
+        path: &Path,
+        name: &str,
+        etag: &str,
+        access: Access,
+    ) -> Result<Imported, StoreError> {
         // Absolute, since a later start may have another working directory.
         let path = &std::path::absolute(path).map_err(StoreError::at(path))?;
         let mut found = Found::default();
@@ -64,11 +72,13 @@ impl Store {
         let (layout, paths) = found.lay_out(name)?;
         let mut stored = NewContent::new(id, name, Shape::Imported(layout.clone()), etag);
         stored.last_modified = found.modified;
+        stored.access = access.clone();
         match self.add_filled(stored, |data| share(&layout, &paths, data)) {
             Ok(content) => Ok(Imported { content, reflinked: true, skipped: found.skipped }),
             Err(StoreError::Io { source, .. }) if cannot_share(&source) => {
                 let mut in_place = NewContent::imported(id, name, layout, paths, etag);
                 in_place.last_modified = found.modified;
+                in_place.access = access;
                 let content = self.add(in_place)?;
                 Ok(Imported { content, reflinked: false, skipped: found.skipped })
             }

@@ -250,6 +250,7 @@ fn new_content(id: ContentId, described: Description, shape: Shape) -> NewConten
         priority: described.priority,
         paused: described.paused,
         refetchable: described.refetchable,
+        access: described.access,
         sources: described.sources,
     }
 }

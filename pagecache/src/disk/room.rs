@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bitvec::prelude::BitVec;
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::choose_piece_bytes;
 
@@ -193,6 +194,7 @@ fn again(content: &Content, shape: Shape) -> NewContent {
         priority: content.priority(),
         paused: content.state() == State::Paused,
         refetchable: content.is_refetchable(),
+        access: Access::clone(&content.access()),
         sources: content.sources(),
         supersedes: content.supersedes(),
         sha256: content.sha256().copied(),

@@ -113,6 +113,16 @@ impl Store {
         write_description(&self.folder(content.id()), content)
     }
 
+    /// [`Store::save`], after which what is kept of the one before says the same: a disk that loses the new description falls back to
+    /// nothing that was taken back.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    pub fn save_for_good(&self, content: &Content) -> Result<(), StoreError> {
+        self.save(content)?;
+        self.save(content)
+    }
+
     /// Gives a content the metainfo that was made of it, keeps it, and makes it known by infohash.
     ///
     /// # Errors

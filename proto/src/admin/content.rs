@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
+
 /// Where a content stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -102,6 +104,10 @@ pub struct ContentStatus {
     /// Its files, in the torrent's order.
     #[serde(default)]
     pub files: Vec<ContentFile>,
+    /// Who may have it; told to the operator alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = super::schema::access))]
+    pub access: Option<Access>,
     /// How its pull goes, while one is under way; told to the operator alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullStatus>,

@@ -54,3 +54,15 @@ pub(super) fn metainfo() -> Schema {
 pub(super) fn sha256() -> Schema {
     or_null(text("SHA-256 of the file in hexadecimal.", "^[0-9A-Fa-f]{64}$"))
 }
+
+pub(super) fn access() -> Schema {
+    let way = text(
+        "`public`, which stands alone, `signed`, or a network.",
+        "^(public|signed|[0-9A-Fa-f.:]{2,39}(/[0-9]{1,3})?)$",
+    );
+    list(
+        "Who may have it: everybody, or who comes by any of these ways; none is nobody.",
+        way,
+        crate::access::NETWORKS_MAX,
+    )
+}

@@ -1,6 +1,7 @@
 //! The contents that a shard knows, under all their names. Each shard has its own, kept up by news, so a look-up waits for nobody.
 
 use foldhash::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use millrace_pagecache::content::Content;
@@ -61,28 +62,41 @@ impl Catalog {
         self.contents.get(&id)
     }
 
-    /// The content under any of its names.
+    /// The content under any of its names. Of several that share one, which have the same bytes, it is one that admits this client if
+    /// any does; whether it does is still to be asked.
     #[must_use]
-    pub fn by_name(&self, name: ContentName) -> Option<&Arc<Content>> {
+    pub fn by_name(&self, name: ContentName, client: IpAddr) -> Option<&Arc<Content>> {
         match name {
             ContentName::Id(id) => self.by_id(id),
-            ContentName::V1(v1) => self.by_infohash(v1),
-            ContentName::V2(v2) => self.by_infohash(v2.truncated()).filter(|content| {
+            ContentName::V1(v1) => self.named(v1, client, |_| true),
+            ContentName::V2(v2) => self.named(v2.truncated(), client, |content| {
                 content.metainfo().is_some_and(|metainfo| metainfo.infohash_v2() == Some(v2))
             }),
         }
     }
 
-    /// The content whose v1 infohash, or truncated v2 infohash, this is.
+    /// A content whose v1 infohash, or truncated v2 infohash, this is, and which admits this peer.
     #[must_use]
-    pub fn by_infohash(&self, infohash: InfoHashV1) -> Option<&Arc<Content>> {
-        self.by_id(*self.swarms.get(&infohash)?.last()?)
+    pub fn by_infohash(&self, infohash: InfoHashV1, peer: IpAddr) -> Option<&Arc<Content>> {
+        self.named(infohash, peer, |_| true).filter(|content| content.admits(peer))
     }
 
-    /// The infohash of a content here, from its hash in an encrypted handshake.
+    fn named(
+        &self,
+        infohash: InfoHashV1,
+        client: IpAddr,
+        is_meant: impl Fn(&Content) -> bool,
+    ) -> Option<&Arc<Content>> {
+        let named = self.swarms.get(&infohash)?.iter().rev().filter_map(|id| self.by_id(*id));
+        let mut named = named.filter(|content| is_meant(content)).peekable();
+        let last = named.peek().copied();
+        named.find(|content| content.admits(client)).or(last)
+    }
+
+    /// The infohash of a content here that admits this peer, from its hash in an encrypted handshake.
     #[must_use]
-    pub fn infohash_of(&self, skey: SkeyHash) -> Option<InfoHashV1> {
-        self.skeys.get(&skey).copied()
+    pub fn infohash_of(&self, skey: SkeyHash, peer: IpAddr) -> Option<InfoHashV1> {
+        self.skeys.get(&skey).copied().filter(|infohash| self.by_infohash(*infohash, peer).is_some())
     }
 }
 
@@ -94,6 +108,8 @@ mod tests {
     use millrace_proto::metainfo::{Builder, plan_files};
 
     use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
     #[test]
     fn a_swarm_outlives_one_of_two_who_have_it() {
@@ -109,9 +125,9 @@ mod tests {
         }
         for (gone, left) in [(2, Some(1)), (1, None)] {
             catalog.remove(ContentId([gone; 16]));
-            let found = catalog.by_infohash(infohash).map(|content| content.id().0[0]);
+            let found = catalog.by_infohash(infohash, PEER).map(|content| content.id().0[0]);
             assert_eq!(found, left, "after {gone} is gone");
-            let named = catalog.infohash_of(SkeyHash::of(&infohash.0));
+            let named = catalog.infohash_of(SkeyHash::of(&infohash.0), PEER);
             assert_eq!(named, left.map(|_| infohash), "by its hash, after {gone} is gone");
         }
         assert!(catalog.swarms.is_empty() && catalog.skeys.is_empty());

@@ -104,7 +104,7 @@ pub enum Reason {
     EndOfAnswer,
     /// Not a BitTorrent handshake, or an encrypted one of a peer that is expected to come back in plain.
     NotBitTorrent,
-    /// A handshake for a torrent that is not here.
+    /// A handshake for a torrent that is not here, or not for that peer.
     UnknownTorrent,
     /// A malformed or absurd peer message.
     BadMessage,

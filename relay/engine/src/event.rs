@@ -9,6 +9,7 @@ use millrace_proto::id::ContentId;
 
 use crate::ids::{ConnId, Protocol};
 use crate::ledger::caps::EgressCaps;
+use crate::ledger::gate::Gate;
 use crate::limits::Limits;
 
 /// One event, delivered by a back end.
@@ -97,6 +98,8 @@ pub enum News {
     },
     /// The caps were changed.
     Caps(Arc<EgressCaps>),
+    /// Who is let in was changed: it holds for whoever asks from now on, and for peers that are here.
+    Gate(Arc<Gate>),
     /// Take no new connections, finish running answers, then close.
     Drain,
     /// Other times and counts; what sizes memory is as it was at start.

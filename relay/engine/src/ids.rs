@@ -57,7 +57,7 @@ pub enum Protocol {
 pub struct Now {
     /// Monotonic nanoseconds since an arbitrary start.
     pub monotonic_ns: u64,
-    /// Seconds since 1970-01-01 UTC, for `Date` and logs only.
+    /// Seconds since 1970-01-01 UTC: for `Date`, for when contents were used, and for the end of signed URLs.
     pub unix_s: u64,
 }
 

@@ -16,6 +16,7 @@ pub mod op;
 pub mod output;
 pub mod shard;
 
+mod access;
 mod bittorrent;
 mod http;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::counters::{Counters, Reason};
 use crate::http::Prepared;
 use crate::ids::{ConnId, Now, ShardId};
 use crate::ledger::Ledger;
+use crate::ledger::gate::Gate;
 use crate::limits::Limits;
 use crate::op::{Op, Ops};
 use crate::output::Output;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) catalog: Catalog,
     pub(crate) parked: Parked,
     pub(crate) swarms: HashMap<ContentId, Swarm>,

@@ -71,6 +71,7 @@ impl Shard {
             shard: id,
             choker: bittorrent::choker::Choker::new(config.limits.upload_slots),
             limits: config.limits,
+            gate: config.ledger.gate(),
             ledger: config.ledger,
             counters: config.counters,
             catalog: crate::catalog::Catalog::default(),

@@ -35,6 +35,12 @@ pub enum Command {
     Unpin(ContentArgs),
     /// Show the relay and its contents, or one content
     Status(StatusArgs),
+    /// Show or set who may have a content
+    Access(AccessArgs),
+    /// Sign a URL, so that whoever has it may fetch what it names
+    Sign(SignArgs),
+    /// Make keys for signed URLs
+    Keys(KeysArgs),
     /// Show or set limits on bandwidth
     Caps(CapsArgs),
     /// Take no new connections, finish running answers, then stop
@@ -150,6 +156,13 @@ pub struct AddArgs {
     /// Keep it whatever the capacity
     #[arg(long)]
     pub pin: bool,
+    /// Who may have it: public, none, or a list of ways in such as signed,10.0.0.0/8 of which any suffices [default: `default` in
+    /// `[access]` of the relay's configuration, which is public]
+    #[arg(long, value_name = "WAYS")]
+    pub access: Option<String>,
+    /// Only who has a signed URL may have it, as --access signed
+    #[arg(long, conflicts_with = "access")]
+    pub private: bool,
     /// Where and how.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -164,6 +177,59 @@ pub struct ContentArgs {
     /// Where and how.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// `access`.
+#[derive(Debug, Args)]
+pub struct AccessArgs {
+    /// Content id, or either infohash
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Who may have it from now on: public, none, or a list of ways in such as signed,10.0.0.0/8 [default: it is shown]
+    #[arg(value_name = "WAYS")]
+    pub ways: Option<String>,
+    /// Where and how.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// `sign`.
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// URL of a file; one that ends in / stands for every file below it
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// File of keys, of which the last signs
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// Id of another key of the file to sign with
+    #[arg(long, value_name = "ID")]
+    pub key: Option<String>,
+    /// How long the URL is good, such as 90m, 24h or 7d
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub expires: String,
+    /// Network that the client has to be in [default: any]
+    #[arg(long, value_name = "CIDR")]
+    pub network: Option<String>,
+}
+
+/// `keys`.
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: KeysAction,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysAction {
+    /// Print a new key, as a line for the file of keys
+    Generate {
+        /// Its name, which URLs carry [default: today's date]
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
 }
 
 /// `status`.

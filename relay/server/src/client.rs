@@ -1,5 +1,6 @@
 //! The commands that speak to a running relay: one request over its admin socket, and its answer for a person or as JSON.
 
+mod access;
 mod caps;
 mod follow;
 
@@ -198,6 +199,7 @@ pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<()
         Command::Pin(args) => act(args, "pin"),
         Command::Unpin(args) => act(args, "unpin"),
         Command::Status(args) => status(args, environment),
+        Command::Access(args) => access::run(args, environment),
         Command::Caps(args) => caps::run(args, environment),
         Command::Upgrade(args) => {
             let answer = Client::new(args, environment)?.ask(Method::POST, "/v1/upgrade", None)?;
@@ -214,7 +216,13 @@ pub(crate) fn run(command: &Command, environment: &Environment<'_>) -> Result<()
             println(&if args.json { answer.body.to_string() } else { "draining".to_owned() });
             Ok(())
         }
-        Command::Serve(_) | Command::Demo | Command::Verify(_) | Command::Doctor(_) | Command::Top(_) => {
+        Command::Serve(_)
+        | Command::Demo
+        | Command::Sign(_)
+        | Command::Keys(_)
+        | Command::Verify(_)
+        | Command::Doctor(_)
+        | Command::Top(_) => {
             unreachable!("answered without a relay")
         }
     }
@@ -244,6 +252,7 @@ fn add(args: &AddArgs, environment: &Environment<'_>) -> Result<(), Failure> {
         sha256: args.sha256.clone(),
         mirrors: args.mirrors.clone(),
         pin: args.pin,
+        access: access::wanted(args)?,
         ..AddContent::default()
     };
     if let Some(metainfo) = &args.metainfo {
@@ -295,6 +304,8 @@ fn line(content: &ContentStatus) -> String {
         None => format!("{} so far", Size(content.have_bytes)),
     };
     let pinned = if content.pinned { "  pinned" } else { "" };
+    let access = content.access.as_ref().filter(|access| !access.is_public());
+    let access = access.map(|access| format!("  access {access}")).unwrap_or_default();
     // A name is a stranger's word: nothing in it may speak to the terminal.
     let name: String = content.name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let error = content
@@ -302,7 +313,7 @@ fn line(content: &ContentStatus) -> String {
         .as_ref()
         .map(|error| format!("  {}", error.replace(char::is_control, " ")))
         .unwrap_or_default();
-    format!("{}  {state:8}  {size:>22}  {name}{pinned}{error}", content.id)
+    format!("{}  {state:8}  {size:>22}  {name}{pinned}{access}{error}", content.id)
 }
 
 fn status(args: &StatusArgs, environment: &Environment<'_>) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! `main` calls [`run`] and nothing else. The modules are public so that tests can start a relay inside their own process.
 #![forbid(unsafe_code)]
 
+pub mod access;
 mod backend;
 pub mod caps;
 pub mod cli;

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 
 use crate::cli::{Cli, Command};
 use crate::config::{ConfigError, Environment};
-use crate::{client, demo, doctor, listen, machine, serve, top, verify};
+use crate::{access, client, demo, doctor, listen, machine, serve, top, verify};
 
 /// What a command came to.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,8 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, &environment),
         Command::Doctor(args) => doctor::run(args),
         Command::Top(args) => top::run(args, &environment),
+        Command::Sign(args) => access::sign(args),
+        Command::Keys(args) => access::keys(args),
         other => client::run(other, &environment),
     }
 }

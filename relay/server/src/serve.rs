@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
+use crate::access;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
 use crate::ingest::{AddError, NewPull};
@@ -45,6 +46,7 @@ pub(crate) fn run(args: &ServeArgs, environment: &Environment<'_>) -> Result<(),
 fn check_config(args: &ServeArgs, environment: &Environment<'_>) -> Result<(), Failure> {
     let config = Config::load(args, environment)?;
     println(config.to_string().trim_end());
+    access::gate(&config.access).map_err(|error| Failure::usage(error.to_string()))?;
     let now = jiff::Timestamp::now().as_second();
     if let Some(warning) = certificate(&config)?.and_then(|certificate| certificate.warning(now)) {
         eprintln!("millrace-relay: tls-certificate: {warning}");
@@ -66,6 +68,7 @@ fn run_after(
     let program = this_program();
     let config = Config::load(args, environment)?;
     let _ = certificate(&config)?;
+    access::gate(&config.access).map_err(|error| Failure::usage(error.to_string()))?;
     let beginning = match predecessor {
         Some(predecessor) => {
             let taken = predecessor.take(&config.store).map_err(|error| anyhow!("{error}"))?;

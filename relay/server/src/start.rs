@@ -24,6 +24,7 @@ use millrace_send::{Front, HeaderTables, Mailbox, Outward, SendPath, Sender, Set
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
+use crate::access::{self, KeysError};
 use crate::backend::{self, NoUring};
 use crate::caps::{CapsFileError, Clock, Keeper};
 use crate::config::{Config, Https};
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The certificate of HTTPS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys of signed URLs cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The admin socket is not to be had.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
@@ -191,10 +195,17 @@ impl Running {
         let caps = Arc::new(Keeper::open(config.store.clone(), config.caps.clone(), clock.clone())?);
         let budget = Arc::new(OriginBudget::open(config.store.clone(), clock)?);
         let ledger = Arc::new(Ledger::default());
+        // The shards that start after this begin with it.
+        let _ = ledger.set_gate(access::gate(&config.access)?);
         caps.enforce(Arc::clone(&ledger), shards.clone(), Arc::clone(&budget));
         let (gate, arrived) = (before.gate, before.arrived);
-        let ingest_config =
-            IngestConfig { budget, gate: gate.clone(), arrived, ..IngestConfig::new(&config, links, way) };
+        let ingest_config = IngestConfig {
+            budget,
+            ledger: Arc::clone(&ledger),
+            gate: gate.clone(),
+            arrived,
+            ..IngestConfig::new(&config, links, way)
+        };
         let origins = ingest_config.origins.clone();
         let (ingest, ingest_thread) = Ingest::start(ingest_config, Arc::clone(&store), shards.clone())
             .map_err(|error| StartError::Ingest(error.to_string()))?;

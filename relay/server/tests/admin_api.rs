@@ -76,6 +76,10 @@ fn what_is_wrong_is_named_and_changes_nothing() {
             ("POST", &priority, r#"{"priority": -1}"#, 400, "`priority`"),
             ("POST", &priority, "\u{0}", 400, "not understood"),
             ("PATCH", "/v1/caps", "{\"egress\":", 400, "EOF"),
+            ("PATCH", &content, r#"{"access": ["everybody"]}"#, 400, "`everybody`"),
+            ("PATCH", &content, r#"{"access": "public"}"#, 400, "`access`"),
+            ("PATCH", &content, r#"{"acces": []}"#, 400, "`acces`"),
+            ("PATCH", nowhere, r#"{"access": []}"#, 404, "aaaa"),
             ("POST", "/v1/drain", r#"{"at": "once"}"#, 400, "no body"),
             ("DELETE", &content, "{}", 400, "no body"),
             // Parameters and names.
@@ -101,7 +105,7 @@ fn what_is_wrong_is_named_and_changes_nothing() {
         }
         for (method, path, allowed) in [
             ("DELETE", "/v1/status", "GET,HEAD"),
-            ("PATCH", &content, "DELETE,GET,HEAD"),
+            ("PUT", &content, "DELETE,GET,HEAD,PATCH"),
             ("PUT", "/v1/contents", "GET,HEAD,POST"),
             ("POST", "/metrics", "GET,HEAD"),
         ] {

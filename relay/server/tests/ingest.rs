@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use disk::SmallDisk;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::{Options, State, Store};
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_relay::ingest::balance::Patience;
 use millrace_relay::ingest::client::ClientConfig;
@@ -544,7 +545,8 @@ fn an_origin_that_changed_starts_a_new_version() {
     for ignores_if_range in [false, true] {
         let behaviour = Behaviour { changes_after: Some(3), ignores_if_range, ..Behaviour::default() };
         let (relay, origin) = (Relay::new(), Origin::single(LENGTH, SEED, behaviour));
-        let old = relay.add(from(&origin.file_url()));
+        let access: Access = "signed".parse().unwrap();
+        let old = relay.add(NewPull { access: Some(access.clone()), ..from(&origin.file_url()) });
         let error = relay.wait_failed(old.id());
         assert!(error.contains("origin changed while pulling: ETag \"a\" became \"b\""), "{error}");
         let start = Instant::now();
@@ -559,6 +561,7 @@ fn an_origin_that_changed_starts_a_new_version() {
         };
         let new = relay.wait_complete(new.id());
         check_bytes(&new, SEED ^ 1 << 40, LENGTH);
+        assert_eq!(*new.access(), access, "nobody else may have the new version");
         // The same request now means the new version.
         assert_eq!(relay.add(from(&origin.file_url())).id(), new.id());
     }

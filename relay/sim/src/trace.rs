@@ -44,6 +44,7 @@ impl Trace {
             News::Drain => (25, None),
             News::Limits(_) => (26, None),
             News::Caps(_) => (27, None),
+            News::Gate(_) => (28, None),
         };
         self.note(kind, None, content.map_or(0, |id| fold(&id.0)));
     }

@@ -15,6 +15,7 @@
 //! > ask [pad=N] [provide=1|2|3] [infohash=v2|v1_half|unknown] [with MESSAGE]
 //! < select
 //! ignore                                      (whatever else was said)
+//! access WAYS | rules allow N, deny N         (who may have it, and who is answered; peer A is 192.0.2.65, B 192.0.2.66)
 //! verify 3 | state paused | remove | drain | finish | advance MS            (what happens meanwhile)
 //! quiet | rejected | open | closed REASON | reset REASON                    (what must be true now)
 //! ```
@@ -27,10 +28,12 @@ use std::sync::Arc;
 use millrace_engine::counters::Reason;
 use millrace_engine::event::News;
 use millrace_engine::ids::{ConnId, Protocol};
+use millrace_engine::ledger::gate::Gate;
 use millrace_engine::limits::Limits;
 use millrace_pagecache::content::{Content, State};
 use millrace_pagecache::layout::{Layout, PieceIndex};
 use millrace_pagecache::new_content::NewContent;
+use millrace_proto::access::rules::Rules;
 use millrace_proto::merkle::HashRange;
 use millrace_proto::metainfo::Metainfo;
 use millrace_proto::peer::extension::{ExtensionHandshake, parse_lt_donthave};
@@ -407,6 +410,17 @@ impl Play {
                     other => panic!("line {number}: no state {other}"),
                 });
                 self.kernel.news(News::Changed(content.unwrap().id()));
+            }
+            "access" => {
+                self.settle();
+                content.as_ref().unwrap().set_access(rest.parse().unwrap());
+                self.kernel.news(News::Changed(content.unwrap().id()));
+            }
+            "rules" => {
+                self.settle();
+                let rules = Rules::parse(rest.split(", ")).unwrap();
+                let gate = self.kernel.ledger.set_gate(Gate { rules, ..Gate::default() });
+                self.kernel.news(News::Gate(gate));
             }
             "remove" => {
                 self.settle();

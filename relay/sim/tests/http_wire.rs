@@ -7,7 +7,9 @@
 //! content length=1000 [visible=N] [modified=UNIX] [digest] | content growing
 //! > a line to send; `>` alone is the empty line. \xNN is a byte, a trailing \ leaves out the CRLF, `>*N x` sends x N times
 //! < HTTP/1.1 206 Partial Content      (reads one answer: its status line, fields it must have, `<! Name` fields it must not have)
-//! = 0..10 | "text" | none | any | some | chunked 0..10 | parts 0..1,5..9     (the body of that answer)
+//! = 0..10 | "text" | problem TEXT (with these words) | none | any | some | chunked 0..10 | parts 0..1,5..9     (the body of that answer)
+//! access WAYS | rules allow N, deny N         (who may have it, and who is answered; the client is 192.0.2.1)
+//! sign /PATH SECONDS [CIDR]           (a URL that is good for so long: `{query}` is its query from here on)
 //! reveal 0..500 | state paused | end | finish | advance MS | remove      (what happens meanwhile)
 //! quiet | open | closed | reset       (what must be true now)
 //! ```
@@ -18,10 +20,13 @@ use std::sync::Arc;
 
 use millrace_engine::event::News;
 use millrace_engine::ids::{ConnId, Protocol};
+use millrace_engine::ledger::gate::Gate;
 use millrace_engine::limits::Limits;
 use millrace_pagecache::content::{Content, State, Stream};
 use millrace_pagecache::layout::Layout;
 use millrace_pagecache::new_content::{NewContent, Shape};
+use millrace_proto::access::rules::Rules;
+use millrace_proto::access::signature::{Grant, Key, Keys};
 use millrace_sim::kernel::{Faults, Kernel};
 use millrace_sim::socket::Ended;
 use millrace_sim::{bytes, pull};
@@ -34,6 +39,8 @@ struct Play {
     content: Option<Arc<Content>>,
     stream: Option<Stream>,
     received: Vec<u8>,
+    /// Of the URL that was signed last.
+    query: String,
     /// What the last answer's head says of its body.
     length: Option<usize>,
 }
@@ -65,7 +72,15 @@ impl Play {
     fn new(faults: Faults) -> Self {
         let mut kernel = Kernel::new(SEED, Limits::default(), faults);
         let conn = kernel.connect(Protocol::Http, 1);
-        Play { kernel, conn, content: None, stream: None, received: Vec::new(), length: None }
+        Play {
+            kernel,
+            conn,
+            content: None,
+            stream: None,
+            received: Vec::new(),
+            query: String::new(),
+            length: None,
+        }
     }
 
     fn run(&mut self, script: &str) {
@@ -113,8 +128,30 @@ impl Play {
         }
     }
 
+    /// The line with what stands for the content and for the signed URL.
+    fn filled(&self, text: &str) -> String {
+        text.replace("{id}", &pull::id(SEED).to_string()).replace("{query}", &self.query)
+    }
+
+    /// Signs a URL with the one key that there is.
+    fn sign(&mut self, grant: &str) {
+        let grant = self.filled(grant);
+        let words: Vec<&str> = grant.split_whitespace().collect();
+        let expires = self.kernel.now().unix_s + words[1].parse::<u64>().unwrap();
+        let network = words.get(2).map(|network| network.parse().unwrap());
+        let key = Key::new("k", [7; 32]).unwrap();
+        self.query = key.query(&Grant { path: words[0].as_bytes(), expires, network });
+    }
+
+    fn let_in(&mut self, rules: &str) {
+        let keys = Keys::parse(&Key::new("k", [7; 32]).unwrap().to_line()).unwrap();
+        let rules = Rules::parse(rules.split(", ").filter(|rule| !rule.is_empty())).unwrap();
+        let gate = self.kernel.ledger.set_gate(Gate { rules, keys, ..Gate::default() });
+        self.kernel.news(News::Gate(gate));
+    }
+
     fn send(&mut self, text: &str) {
-        let text = text.replace("{id}", &pull::id(SEED).to_string());
+        let text = self.filled(text);
         let (text, end) = match text.strip_suffix('\\') {
             Some(text) => (text, ""),
             None => (text.as_str(), "\r\n"),
@@ -148,7 +185,7 @@ impl Play {
                 assert!(!there, "line {number}: {absent} is there in\n{head}");
             } else {
                 let (name, value) = field[2..].split_once(": ").unwrap();
-                let value = value.replace("{id}", &pull::id(SEED).to_string());
+                let value = self.filled(value);
                 let there = sent.iter().any(|(n, v)| *n == name.to_ascii_lowercase() && *v == value);
                 assert!(there, "line {number}: no {name}: {value} in\n{head}");
             }
@@ -166,6 +203,11 @@ impl Play {
             Vec::new()
         } else if expected == "any" {
             self.received[..self.length.unwrap()].to_vec()
+        } else if let Some(words) = expected.strip_prefix("problem ") {
+            let body = self.received[..self.length.unwrap()].to_vec();
+            let text = String::from_utf8_lossy(&body);
+            assert!(text.contains("about:blank") && text.contains(words), "line {number}: {text}");
+            body
         } else if let Some(ranges) = expected.strip_prefix("chunked ") {
             return self.chunked(number, &content_bytes(ranges));
         } else if let Some(ranges) = expected.strip_prefix("parts ") {
@@ -254,6 +296,14 @@ impl Play {
                 content.set_state(State::Removed);
                 self.kernel.news(News::Gone(content.id()));
             }
+            "access" => {
+                let content = self.content.clone().unwrap();
+                content.set_access(rest.parse().unwrap());
+                self.let_in("");
+                self.kernel.news(News::Changed(content.id()));
+            }
+            "rules" => self.let_in(rest),
+            "sign" => self.sign(rest),
             "finish" => self.kernel.peer_finish(self.conn),
             "advance" => {
                 for _ in 0..rest.parse::<u64>().unwrap() / 100 {

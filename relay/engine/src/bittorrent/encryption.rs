@@ -24,10 +24,14 @@ impl Encryption {
 
     /// Handles what the peer sent. Once the stream is plain, returns what is known of it.
     pub(super) fn handle(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Result<Option<Vec<u8>>, End> {
-        let Shared { keys, random, catalog, .. } = &mut *cx.shared;
+        let peer = cx.peer.ip();
+        let Shared { keys, random, catalog, gate, .. } = &mut *cx.shared;
         let keys = keys.get_or_insert_with(|| KeyPair::new(exponent(random)));
         let mut answer = Vec::new();
-        let find = |skey| catalog.infohash_of(skey).map(|infohash| infohash.0);
+        let find = |skey| {
+            let infohash = catalog.infohash_of(skey, peer).filter(|_| gate.rules.allow(peer));
+            infohash.map(|infohash| infohash.0)
+        };
         let progress = self.0.handle(data, keys, find, &mut answer);
         match progress {
             Ok(progress) => {

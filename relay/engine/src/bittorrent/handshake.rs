@@ -80,7 +80,8 @@ impl Handshaking {
 /// called, it takes the v1 infohash for a mistake, leaves, and stays away for a minute.
 fn answer(cx: &mut Context<'_>, opening: &Opening) -> Result<Arc<Content>, End> {
     let asked = InfoHashV1(opening.infohash);
-    let content = cx.shared.catalog.by_infohash(asked).filter(|content| is_offered(content));
+    let content = cx.shared.catalog.by_infohash(asked, cx.peer.ip());
+    let content = content.filter(|content| is_offered(content) && cx.admits(content));
     let content = Arc::clone(content.ok_or(End::Now(Reason::UnknownTorrent))?);
     let mut reserved = Reserved::default().with_fast().with_extension_protocol();
     if content.metainfo_of_swarm(asked).is_some_and(|metainfo| metainfo.info.v2) {

@@ -143,6 +143,9 @@ impl Session {
     /// The content was paused, resumed, completed or has failed.
     pub(crate) fn handle_changed(&mut self, cx: &mut Context<'_>) -> Step {
         if let State::Open { peer, .. } = &self.0 {
+            if !cx.admits(peer.content()) {
+                return self.end(cx, Reason::UnknownTorrent);
+            }
             peer.settle_interest(cx);
         }
         self.refill(cx)
@@ -176,6 +179,10 @@ impl Session {
         if !current.is_some_and(|current| Arc::ptr_eq(current, peer.content())) {
             // Another body under the same name: the peer comes back to it, and hears what it has.
             return self.end(cx, Reason::ContentLost);
+        }
+        if !cx.admits(peer.content()) {
+            // It is not for everybody any more.
+            return self.end(cx, Reason::UnknownTorrent);
         }
         peer.handle_tick(cx)?;
         self.refill(cx)

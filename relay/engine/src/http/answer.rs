@@ -145,11 +145,21 @@ pub(super) fn document(
 }
 
 /// `/c/{id}` of a single file leads to the file.
-pub(super) fn to_single_file(cx: &mut Context<'_>, request: &Request<'_>, content: &Content) -> Reply {
+/// One that was signed for all that is below takes its
+/// signature along.
+pub(super) fn to_single_file(
+    cx: &mut Context<'_>,
+    request: &Request<'_>,
+    content: &Content,
+    signed: Option<&str>,
+) -> Reply {
     let mut location = format!("/c/{}", content.id());
     for segment in &content.layout().files()[0].path {
         // Writing to a String cannot fail.
         let _ = write!(location, "/{}", encode_segment(segment));
+    }
+    if let Some(query) = signed {
+        let _ = write!(location, "?{query}");
     }
     head(cx, Some(Manner::of(request)), 302, |head| {
         head.field("Location", location).content_length(0);

@@ -73,6 +73,7 @@ impl Familiar {
         let (base, length) = (span.offset, span.length);
         let range = ByteRange { end: range.end.min(length), ..range };
         if cx.shared.catalog.edition() != self.edition
+            || !cx.admits(content)
             || matches!(content.state(), State::Paused | State::Removed)
             || range.start >= range.end
             || content.visible_until(base + range.start, base + range.end) == base + range.start

@@ -29,18 +29,23 @@ pub(super) struct FileFields {
     pub(super) lines: Box<[u8]>,
 }
 
-/// What a content comes to know after its first answer.
+/// What a content comes to know after its first answer, and who may have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Learnt {
     metainfo: bool,
     links: bool,
+    public: bool,
+    signed: bool,
     sha256: bool,
     last_modified: Option<u64>,
 }
 
 impl Learnt {
     fn of(content: &Content) -> Self {
+        let public = content.is_public();
         Learnt {
+            public,
+            signed: !public && content.access().takes_signatures(),
             metainfo: content.metainfo().is_some(),
             links: !content.links().is_empty(),
             sha256: content.sha256().is_some(),
@@ -87,15 +92,20 @@ impl FileFields {
         if let Some(modified) = learnt.last_modified {
             lines.last_modified(&HttpDate::from_unix(modified));
         }
-        lines.content_disposition(Disposition::Inline, name).cache_control("public, no-transform");
+        // A cache that others use must not hand out what is not for them.
+        let cache_control = if learnt.public { "public, no-transform" } else { "private, no-transform" };
+        lines.content_disposition(Disposition::Inline, name).cache_control(cache_control);
         let id = content.id();
         let described =
             |what, media_type| format!("</c/{id}.{what}>; rel=describedby; type=\"{media_type}\"");
-        lines.field("Link", described("meta4", "application/metalink4+xml"));
-        if learnt.metainfo {
-            lines.field("Link", described("torrent", "application/x-bittorrent"));
+        // A signature opens bytes alone: neither the documents about them nor the mirrors are for who has no more than that.
+        if !learnt.signed {
+            lines.field("Link", described("meta4", "application/metalink4+xml"));
+            if learnt.metainfo {
+                lines.field("Link", described("torrent", "application/x-bittorrent"));
+            }
+            lines.prepared(content.links());
         }
-        lines.prepared(content.links());
         if let Some(sha256) = content.sha256().filter(|_| files.len() == 1) {
             lines.repr_digest(sha256);
         }

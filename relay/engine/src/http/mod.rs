@@ -134,7 +134,7 @@ impl Session {
             }
             Answer::File { content, file } => {
                 let place = Place { content, file };
-                self.with_request(cx, |cx, request| answer::file(cx, request, place))?;
+                self.with_request(cx, |cx, request| route::pulled(cx, request, place))?;
             }
         }
         self.refill(cx)

@@ -44,6 +44,7 @@ impl Shard {
                     self.queue(id);
                 }
             }
+            News::Gate(gate) => self.shared.gate = gate,
             News::Drain => self.drain(now, ops),
             News::Limits(limits) => self.shared.limits = limits,
         }

@@ -18,7 +18,7 @@ use super::{
     BITTORRENT_PORT, Config, ConfigError, Environment, HTTP_PORT, IngestIo, Io, LogFormat, METRICS, Origin,
     Pages, UpgradeTimes,
 };
-use super::{caps, tls_keys};
+use super::{access, caps, tls_keys};
 use crate::cli::ServeArgs;
 use crate::ingest::ORIGIN_CONNECTIONS;
 use crate::logging;
@@ -163,6 +163,7 @@ impl Config {
             .unwrap_or(LogFormat::Text),
             log_level: optional(lookup.entry("log-level", &file.log_level), logging::levels)?
                 .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO)),
+            access: access::access(&lookup, &file, environment)?,
             limits: limits(&lookup, &file.limits)?,
             tls_kernel: tls_keys::kernel(&lookup, &file)?,
             handshakes: tls_keys::handshakes(&lookup, &file)?,

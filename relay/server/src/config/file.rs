@@ -1,5 +1,5 @@
 //! The configuration file as it stands: keys are the flags of `serve` without their dashes, plus `caps`, `log-level`, `origin-ca`,
-//! `origin-connections`, `tls-kernel`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
+//! `origin-connections`, `tls-kernel`, `access`, `limits` and `origins`. Nothing is interpreted here beyond TOML itself; [`super::Config`] is what comes of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,9 +64,20 @@ pub(super) struct File {
     pub(super) origin_ca: Entry,
     pub(super) origin_connections: Entry,
     #[serde(default)]
+    pub(super) access: AccessKeys,
+    #[serde(default)]
     pub(super) limits: LimitKeys,
     #[serde(default)]
     pub(super) origins: BTreeMap<String, OriginKeys>,
+}
+
+/// `[access]`: who may have what.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AccessKeys {
+    pub(super) default: Entry,
+    pub(super) rules: Option<Spanned<Vec<String>>>,
+    pub(super) keys: Entry,
 }
 
 /// `[limits]`: bounds of one shard. Times are in seconds.
@@ -196,6 +207,7 @@ mod tests {
             assert!(missing.is_empty(), "systemd/relay.toml lacks {missing:?}");
         };
         has(&table, keys::<File>());
+        has(table["access"].as_table().unwrap(), keys::<AccessKeys>());
         has(table["limits"].as_table().unwrap(), keys::<LimitKeys>());
         has(table["origins"]["releases"].as_table().unwrap(), keys::<OriginKeys>());
     }
@@ -217,7 +229,8 @@ mod tests {
         let default = check("");
         assert_eq!(check(EXAMPLE), default);
         // These have no default to show, and need files and modules that are not everywhere.
-        let examples = ["sources", "public-url", "congestion", "origin-ca", "tls-certificate", "tls-key"];
+        let examples =
+            ["sources", "public-url", "congestion", "origin-ca", "tls-certificate", "tls-key", "keys"];
         let is_example = |line: &&str| !examples.iter().any(|key| line.starts_with(&format!("{key} =")));
         let defaults: Vec<_> =
             uncommented().lines().filter(is_example).map(|line| format!("{line}\n")).collect();

@@ -1,6 +1,7 @@
 //! From flags, file and environment to a checked [`Config`]: past this module no `Option` means "default", and every error names the
 //! flag, or the file, line and key, that has to change. A flag wins over the file, and the file over the default.
 
+mod access;
 mod caps;
 mod check;
 mod file;
@@ -22,6 +23,8 @@ use url::Url;
 
 use crate::cli::ServeArgs;
 use crate::tls;
+
+pub use access::AccessConfig;
 
 /// Longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -157,6 +160,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What to log.
     pub log_level: Targets,
+    /// Who may have what.
+    pub access: AccessConfig,
     /// Bounds of each shard.
     pub limits: Limits,
     /// Who encrypts what HTTPS sends.

@@ -18,7 +18,7 @@ impl fmt::Display for Config {
         #[rustfmt::skip]
         let Config {
             sources, store, capacity, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
-            log_format, log_level, limits: _, tls_kernel, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
+            log_format, log_level, access: _, limits: _, tls_kernel, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
         let sources: Vec<_> = sources.iter().map(text).collect();
@@ -69,6 +69,7 @@ impl fmt::Display for Config {
         }
         writeln!(f, "origin-connections = {origin_connections}")?;
         self.write_limits(f)?;
+        self.write_access(f)?;
         self.write_origins(f)?;
         match super::caps::shown(caps) {
             none if none.is_empty() => Ok(()),
@@ -102,6 +103,17 @@ impl Config {
             ("upgrade-drain-timeout", self.upgrade.drain),
         ];
         times.iter().try_for_each(|(key, time)| writeln!(f, "{key} = {}", time.as_secs()))
+    }
+
+    fn write_access(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<_> = self.access.rules.lines().map(|rule| text(&rule)).collect();
+        writeln!(f, "\n[access]")?;
+        writeln!(f, "default = {}", text(&self.access.default))?;
+        writeln!(f, "rules = [{}]", rules.join(", "))?;
+        match &self.access.keys {
+            Some(file) => writeln!(f, "keys = {}", text(&file.to_string_lossy())),
+            None => Ok(()),
+        }
     }
 
     fn write_origins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,7 @@
 //! `/v1/contents`: what the relay has, and what is to be done with it.
 
+mod change;
+
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, RawQuery, State};
@@ -21,6 +23,7 @@ use super::body::{Json, Nothing, Parameters};
 use super::index::{Entry, Filter, PAGE_ENTRIES_MAX};
 use super::problem::Refusal;
 use super::questions::without_after;
+use super::viewer::Viewer;
 
 /// Longest request to add something: a .torrent of 64 MiB in base64, and the rest of it.
 const ADDITION: usize = 96 << 20;
@@ -31,7 +34,7 @@ const SEARCH_CHARS_MAX: usize = 255;
 pub(super) fn routes() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(list, add))
-        .routes(routes!(show, remove))
+        .routes(routes!(show, remove, change::change))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(pin))
@@ -42,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<Admin> {
 
 /// The content that a path names.
 #[derive(Debug)]
-pub(super) struct Named(Arc<Entry>);
+pub(super) struct Named(pub(super) Arc<Entry>);
 
 impl FromRequestParts<Admin> for Named {
     type Rejection = Refusal;
@@ -53,16 +56,21 @@ impl FromRequestParts<Admin> for Named {
         let parsed = name
             .parse::<ContentName>()
             .map_err(|error| Refusal::bad_request(format!("`{name}`: {error}")))?;
-        admin.questions.index.find(parsed).map(Named).ok_or_else(|| Refusal::unknown_content(&name))
+        admin
+            .questions
+            .index
+            .find(parsed, Viewer::Operator)
+            .map(Named)
+            .ok_or_else(|| Refusal::unknown_content(&name))
     }
 }
 
 impl Admin {
-    /// A content as the operator sees it: with how its pull goes.
+    /// A content as the operator sees it: with how its pull goes, and who may have it.
     fn describe(&self, entry: &Entry, with_files: bool) -> ContentStatus {
         ContentStatus {
             pull: self.questions.relay.ingest.pull_status(entry.content.id()),
-            ..self.questions.links.content(entry, with_files)
+            ..self.questions.links.content_of_operator(entry, with_files)
         }
     }
 
@@ -123,7 +131,7 @@ async fn list(
     RawQuery(query): RawQuery,
     Parameters(listing): Parameters<Listing>,
 ) -> Result<Response, Refusal> {
-    let page = admin.questions.index.page(&listing.filter()?);
+    let page = admin.questions.index.page(&listing.filter()?, Viewer::Operator);
     let contents = page.entries.iter().map(|entry| admin.describe(entry, false)).collect();
     let mut response = axum::Json(IndexDocument { contents }).into_response();
     if let Some(last) = page.entries.last().filter(|_| page.more) {
@@ -144,7 +152,7 @@ async fn list(
     post, path = "/v1/contents", tag = "contents", request_body = AddContent,
     responses(
         (status = 200, description = "The content.", body = ContentStatus, headers(("Location" = String, description = "Its address."))),
-        (status = 409, description = "The source is here with another digest."),
+        (status = 409, description = "The source is here with another digest, or for others."),
         (status = 422, description = "The request is understood, and nothing can be pulled by it."),
         (status = 502, description = "No origin answers with the file."),
         (status = 507, description = "There is no room."),
@@ -154,11 +162,22 @@ async fn add(
     State(admin): State<Admin>,
     Json(request): Json<AddContent, ADDITION>,
 ) -> Result<Response, Refusal> {
+    let wanted = request.access.clone();
     let pull = NewPull::from_request(request).map_err(|error| refusal(&error))?;
     let content = admin.questions.relay.ingest.add(pull).await.map_err(|error| refusal(&error))?;
     let id = content.id();
+    if wanted.is_some_and(|wanted| wanted != *content.access()) {
+        // It would be there for others than the request says.
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!(
+                "This is here already, as {id}, and its access is `{}`: change that with PATCH /v1/contents/{id}.",
+                content.access()
+            ),
+        ));
+    }
     // The news of it may still be on its way to this thread.
-    let entry = match admin.questions.index.find(ContentName::Id(id)) {
+    let entry = match admin.questions.index.find(ContentName::Id(id), Viewer::Operator) {
         Some(entry) => entry,
         None => admin.questions.index.put(content),
     };

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use data_encoding::HEXLOWER;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::FileSpan;
+use millrace_proto::access::Access;
 use millrace_proto::admin::{ContentFile, ContentStatus, PerProtocol};
 use millrace_proto::http::target::encode_segment;
 use millrace_proto::magnet::Magnet;
@@ -115,8 +116,16 @@ impl Links {
             error: content.error(),
             supersedes: content.supersedes().map(|id| id.to_string()),
             files: if with_files { files(content) } else { Vec::new() },
+            access: None,
             pull: None,
         }
+    }
+
+    /// A content as the operator sees it, who is told who else does.
+    #[must_use]
+    pub fn content_of_operator(&self, entry: &Entry, with_files: bool) -> ContentStatus {
+        let access = Some(Access::clone(&entry.content.access()));
+        ContentStatus { access, ..self.content(entry, with_files) }
     }
 }
 

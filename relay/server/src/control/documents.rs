@@ -13,6 +13,7 @@ use millrace_proto::metalink::{File, Metalink, PieceHashes, Pieces, Url, link_fi
 
 use super::describe::{Links, single_file};
 use super::index::{Entry, Filter, Index};
+use super::viewer::Viewer;
 
 /// What may change from one request to the next.
 const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
@@ -48,8 +49,8 @@ fn json_as(status: u16, content_type: &'static str, value: &impl serde::Serializ
 
 /// `/index.json`. What follows is named by a `Link` field (RFC 8288).
 #[must_use]
-pub fn index(index: &Index, links: &Links, filter: &Filter, query_of_next: &str) -> Document {
-    let page = index.page(filter);
+pub fn index(index: &Index, links: &Links, filter: &Filter, viewer: Viewer, query_of_next: &str) -> Document {
+    let page = index.page(filter, viewer);
     let contents = page.entries.iter().map(|entry| links.content(entry, false)).collect();
     let mut document = json(&IndexDocument { contents });
     if page.more

@@ -14,6 +14,7 @@ use super::announce::Announcer;
 use super::documents::duplicates;
 use super::events::Events;
 use super::questions::Questions;
+use super::viewer::Viewer;
 
 /// News looked at before others on this thread get a turn.
 const NEWS_MAX: usize = 256;
@@ -79,7 +80,7 @@ impl Ears {
                 }
             }
             News::Changed(id) => {
-                if let Some(entry) = self.questions.index.find(ContentName::Id(id)) {
+                if let Some(entry) = self.questions.index.find(ContentName::Id(id), Viewer::Operator) {
                     self.announcer.note(&entry);
                     self.events.content(&self.questions, &entry);
                 }
@@ -88,6 +89,7 @@ impl Ears {
             | News::Piece { .. }
             | News::Answer { .. }
             | News::Caps(_)
+            | News::Gate(_)
             | News::Limits(_)
             | News::Drain => {}
         }

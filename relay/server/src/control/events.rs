@@ -23,6 +23,7 @@ use super::parting::until_replaced;
 use super::problem::Refusal;
 use super::questions::Questions;
 use super::status;
+use super::viewer::Viewer;
 
 /// Events that a slow listener may be behind. One that is further behind is let go, and may come back.
 const BACKLOG: usize = 1024;
@@ -106,7 +107,7 @@ impl Events {
 
     pub(super) fn content(&self, questions: &Questions, entry: &Entry) {
         self.changed(entry.content.id(), || Event::Content {
-            content: Box::new(questions.links.content(entry, false)),
+            content: Box::new(questions.links.content_of_operator(entry, false)),
         });
     }
 
@@ -161,8 +162,10 @@ impl Events {
 
 impl Told {
     fn of_now(questions: &Questions, number: u64, id: ContentId) -> Self {
-        let event = match questions.index.find(ContentName::Id(id)) {
-            Some(entry) => Event::Content { content: Box::new(questions.links.content(&entry, false)) },
+        let event = match questions.index.find(ContentName::Id(id), Viewer::Operator) {
+            Some(entry) => {
+                Event::Content { content: Box::new(questions.links.content_of_operator(&entry, false)) }
+            }
             None => Event::Removed { id: id.to_string() },
         };
         Told { number: Some(number), event: Arc::new(event) }

@@ -11,6 +11,8 @@ use millrace_proto::admin::{ContentState, Rates};
 use millrace_proto::id::{ContentId, ContentName, InfoHashV1, InfoHashV2};
 use tokio::sync::Notify;
 
+use super::viewer::Viewer;
+
 /// Contents on one page when the asker names no number, and at most.
 pub const PAGE_ENTRIES_MAX: usize = 1000;
 
@@ -202,25 +204,26 @@ impl Index {
     pub async fn gone(&self, id: ContentId) {
         loop {
             let removed = self.removed.notified();
-            if self.find(ContentName::Id(id)).is_none() {
+            if self.find(ContentName::Id(id), Viewer::Operator).is_none() {
                 return;
             }
             removed.await;
         }
     }
 
-    /// The content under any of its names.
+    /// The content under any of its names, if it is there for who looks.
     #[must_use]
-    pub fn find(&self, name: ContentName) -> Option<Arc<Entry>> {
+    pub fn find(&self, name: ContentName, viewer: Viewer) -> Option<Arc<Entry>> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let id = match name {
-            ContentName::Id(id) => id,
-            ContentName::V1(v1) => *names.by_swarm.get(&v1)?.last()?,
-            ContentName::V2(v2) => *names.by_swarm.get(&v2.truncated())?.last()?,
+        let named: &[ContentId] = match &name {
+            ContentName::Id(id) => std::slice::from_ref(id),
+            ContentName::V1(v1) => names.by_swarm.get(v1)?,
+            ContentName::V2(v2) => names.by_swarm.get(&v2.truncated())?,
         };
-        let entry = names.by_id.get(&id)?;
-        let is_meant = !matches!(name, ContentName::V2(v2) if entry.v2 != Some(v2));
-        is_meant.then(|| Arc::clone(entry))
+        let is_meant = |entry: &&Arc<Entry>| {
+            viewer.sees(&entry.content) && !matches!(name, ContentName::V2(v2) if entry.v2 != Some(v2))
+        };
+        named.iter().rev().filter_map(|id| names.by_id.get(id)).find(is_meant).map(Arc::clone)
     }
 
     /// How often a content was emptied to make room.
@@ -229,22 +232,27 @@ impl Index {
         self.names.read().unwrap_or_else(PoisonError::into_inner).evictions
     }
 
-    /// How many there are.
+    /// How many there are for who looks.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).by_id.len()
+    pub fn count(&self, viewer: Viewer) -> usize {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        match viewer {
+            Viewer::Operator => names.by_id.len(),
+            client => names.by_id.values().filter(|entry| client.sees(&entry.content)).count(),
+        }
     }
 
-    /// The contents that a filter lets through.
+    /// The contents that a filter lets through, of those that are there for who looks.
     #[must_use]
-    pub fn page(&self, filter: &Filter) -> Page {
+    pub fn page(&self, filter: &Filter, viewer: Viewer) -> Page {
         let limit = filter.limit.unwrap_or(PAGE_ENTRIES_MAX).clamp(1, PAGE_ENTRIES_MAX);
         let text = filter.text.as_ref().map(|text| text.to_lowercase());
         let first = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut wanted =
             names.by_id.range((first, Bound::Unbounded)).map(|(_, entry)| entry).filter(|entry| {
-                text.as_ref().is_none_or(|text| entry.name_lowercase.contains(text))
+                viewer.sees(&entry.content)
+                    && text.as_ref().is_none_or(|text| entry.name_lowercase.contains(text))
                     && filter.state.is_none_or(|state| state_of(&entry.content) == state)
                     && (!filter.active || entry.moves())
             });
@@ -319,8 +327,12 @@ mod tests {
         for (number, name) in [(3, "Cherry.iso"), (1, "apple.iso"), (2, "banana.img"), (4, "date.iso")] {
             index.put(content(number, name));
         }
-        index.find(ContentName::Id(ContentId([2; 16]))).unwrap().content.set_state(State::Paused);
-        let page = index.page(filter);
+        index
+            .find(ContentName::Id(ContentId([2; 16])), Viewer::Operator)
+            .unwrap()
+            .content
+            .set_state(State::Paused);
+        let page = index.page(filter, Viewer::Operator);
         assert_eq!(page.entries.iter().map(|entry| entry.content.id().0[0]).collect::<Vec<_>>(), expected);
         assert_eq!(page.more, more);
     }
@@ -348,10 +360,10 @@ mod tests {
         index.sample();
         assert_eq!(entry.rates(), Rates { pull: 0, http: 1_000_000, bittorrent: 0 });
         let active = Filter { active: true, ..Filter::default() };
-        assert_eq!(index.page(&active).entries.len(), 1);
+        assert_eq!(index.page(&active, Viewer::Operator).entries.len(), 1);
         (0..60).for_each(|_| index.sample());
         assert_eq!(entry.rates(), Rates::default());
-        assert!(index.page(&active).entries.is_empty());
+        assert!(index.page(&active, Viewer::Operator).entries.is_empty());
     }
 
     #[test]
@@ -365,7 +377,7 @@ mod tests {
         index.sample();
         assert!(index.moving().entries.is_empty(), "none of them moves");
         let places = [0, RESTING_LOOKED_AT, 2 * RESTING_LOOKED_AT].map(number);
-        let entries = places.map(|id| index.find(ContentName::Id(id)).unwrap());
+        let entries = places.map(|id| index.find(ContentName::Id(id), Viewer::Operator).unwrap());
         entries.iter().for_each(|entry| {
             entry.content.counters().served_http.fetch_add(4_000_000, Ordering::Relaxed);
         });
@@ -381,7 +393,30 @@ mod tests {
         let index = Index::default();
         index.put(content(1, "x"));
         assert!(index.remove(ContentId([1; 16])).is_some());
-        assert!(index.find(ContentName::Id(ContentId([1; 16]))).is_none());
-        assert_eq!(index.count(), 0);
+        assert!(index.find(ContentName::Id(ContentId([1; 16])), Viewer::Operator).is_none());
+        assert_eq!(index.count(Viewer::Operator), 0);
+    }
+
+    #[test]
+    fn what_is_not_for_a_client_is_not_there() {
+        let index = Index::default();
+        for (number, access) in [(1, "public"), (2, "10.0.0.0/8"), (3, "signed"), (4, "none")] {
+            let content = content(number, "x");
+            content.set_access(access.parse().unwrap());
+            index.put(content);
+        }
+        let seen = |viewer| {
+            let page = index.page(&Filter::default(), viewer);
+            let listed: Vec<_> = page.entries.iter().map(|entry| entry.content.id().0[0]).collect();
+            let is_found =
+                |number: &u8| index.find(ContentName::Id(ContentId([*number; 16])), viewer).is_some();
+            assert_eq!((1..=4).filter(is_found).collect::<Vec<_>>(), listed);
+            assert_eq!(index.count(viewer), listed.len());
+            listed
+        };
+        assert_eq!(seen(Viewer::Operator), [1, 2, 3, 4]);
+        assert_eq!(seen(Viewer::Client("10.1.1.1".parse().unwrap())), [1, 2]);
+        assert_eq!(seen(Viewer::Client("::ffff:10.1.1.1".parse().unwrap())), [1, 2]);
+        assert_eq!(seen(Viewer::Client("127.0.0.1".parse().unwrap())), [1]);
     }
 }

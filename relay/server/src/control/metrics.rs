@@ -3,6 +3,7 @@
 //! prometheus-client's registry holds one collector of ours, since every number exists already as an atomic of the engine, of ingest
 //! or of the store.
 
+mod access;
 mod caps;
 mod tls;
 
@@ -100,6 +101,7 @@ impl Collector for Numbers {
         ingest(&mut out, relay.ingest.metrics())?;
         self.contents(&mut out)?;
         caps::caps(&mut out, &relay.ledger.caps(), &relay.counters)?;
+        access::access(&mut out, &relay.ledger)?;
         self.origin_caps(&mut out)?;
         out.gauge(
             "tracker_peers",

@@ -21,10 +21,12 @@ mod pages;
 mod parting;
 mod problem;
 pub mod questions;
+pub mod routes;
 pub mod socket;
 mod status;
 pub mod tracker;
 mod udp_tracker;
+pub mod viewer;
 
 use std::collections::HashMap;
 use std::io;
@@ -151,7 +153,8 @@ async fn run(parts: Parts) -> io::Result<()> {
     for (listener, router) in routers.into_iter().flatten() {
         listener.set_nonblocking(true)?;
         let (listener, heard) = Parting::new(tokio::net::TcpListener::from_std(listener)?, replaced());
-        let serving = axum::serve(listener, router).with_graceful_shutdown(heard);
+        let service = router.into_make_service_with_connect_info::<pages::Asker>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(heard);
         doors.push(tokio::spawn(async move { lost(serving.await) }));
     }
     while let Some(Asked { shard, conn, question }) = asks.recv().await {

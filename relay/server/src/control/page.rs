@@ -15,6 +15,7 @@ use super::describe::file_path;
 use super::documents::document;
 use super::index::{Entry, Filter};
 use super::questions::{Questions, without_after};
+use super::viewer::Viewer;
 
 /// The icon of the page.
 pub(super) const ICON: &str = include_str!("page/icon.svg");
@@ -53,11 +54,11 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// `/`: the contents that a filter lets through.
-pub(super) fn index(questions: &Questions, filter: &Filter, query: &str) -> Document {
-    let found = questions.index.page(filter);
+/// `/`: the contents that a filter lets through, of those that are there for who looks.
+pub(super) fn index(questions: &Questions, filter: &Filter, query: &str, viewer: Viewer) -> Document {
+    let found = questions.index.page(filter, viewer);
     let mut main = String::new();
-    totals(&mut main, questions);
+    totals(&mut main, questions, viewer);
     search(&mut main, filter);
     if found.entries.is_empty() {
         main.push_str(if filter.text.is_some() || filter.state.is_some() {
@@ -110,7 +111,7 @@ pub(super) fn not_found() -> Document {
     )
 }
 
-fn totals(main: &mut String, questions: &Questions) {
+fn totals(main: &mut String, questions: &Questions, viewer: Viewer) {
     let (mut http, mut bittorrent) = (0, 0);
     for counters in &questions.relay.counters {
         http += counters.served_http_bytes.value();
@@ -123,7 +124,7 @@ fn totals(main: &mut String, questions: &Questions) {
         "<dl class=totals><div><dt>Contents</dt><dd>{}</dd></div><div><dt>Sending</dt><dd>{}</dd></div>\
          <div><dt>Served by HTTP</dt><dd>{}</dd></div><div><dt>Served by BitTorrent</dt><dd>{}</dd></div>\
          <div><dt>From origins</dt><dd>{}</dd></div><div><dt>State</dt><dd>{state}</dd></div></dl>",
-        questions.index.count(),
+        questions.index.count(viewer),
         Rate(rates.http + rates.bittorrent),
         Size(http),
         Size(bittorrent),

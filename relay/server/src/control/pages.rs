@@ -1,16 +1,21 @@
 //! The pages for people on an address of their own, where they are not for everybody who downloads. Bytes stay where links say.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::serve::IncomingStream;
 use millrace_engine::event::Document;
 use millrace_engine::op::Question;
+use tokio::net::TcpListener;
 
+use super::documents::problem_document;
+use super::parting::Parting;
 use super::questions::Questions;
 
 /// What is served on that address.
@@ -18,7 +23,22 @@ pub(super) fn router(questions: Arc<Questions>) -> Router {
     Router::new().fallback(answer).with_state(questions)
 }
 
-async fn answer(State(questions): State<Arc<Questions>>, method: Method, target: Uri) -> Response {
+/// Where who asks is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker(SocketAddr);
+
+impl Connected<IncomingStream<'_, Parting<TcpListener>>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, Parting<TcpListener>>) -> Self {
+        Asker(*stream.remote_addr())
+    }
+}
+
+async fn answer(
+    State(questions): State<Arc<Questions>>,
+    ConnectInfo(Asker(asker)): ConnectInfo<Asker>,
+    method: Method,
+    target: Uri,
+) -> Response {
     if !matches!(method, Method::GET | Method::HEAD) {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -27,12 +47,12 @@ async fn answer(State(questions): State<Arc<Questions>>, method: Method, target:
         let link = target.path_and_query().map_or(path, |whole| whole.as_str());
         return Redirect::temporary(&questions.relay.link(link.trim_start_matches('/'))).into_response();
     }
-    let question = Question {
-        path: path.to_owned(),
-        query: target.query().map(str::to_owned),
-        peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
-    response(questions.document(&question))
+    let question =
+        Question { path: path.to_owned(), query: target.query().map(str::to_owned), peer: asker.ip() };
+    response(match questions.answers(&question) {
+        true => questions.document(&question),
+        false => problem_document(403, "This relay does not serve your network."),
+    })
 }
 
 /// Files, pull-through, and the tracker, which has to see who asks.

@@ -1,9 +1,11 @@
 //! Answers what shards do not answer out of the store: pages, documents, the tracker, pull-through.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_engine::event::{Answer, Document};
+use millrace_engine::ledger::gate::Barrier;
 use millrace_engine::op::Question;
 use millrace_pagecache::Content;
 use millrace_pagecache::occupied::Total;
@@ -24,7 +26,9 @@ use super::documents::{self, document, problem_document};
 use super::heartbeat::{self, Heartbeats};
 use super::index::{Entry, Filter, Index, PAGE_ENTRIES_MAX};
 use super::page;
+use super::routes::{Aspect, Route};
 use super::tracker::{Announce, Tracker};
+use super::viewer::Viewer;
 
 /// First requests of pull-through that ask an origin at one time. More wait.
 const PULLS_PENDING_MAX: usize = 64;
@@ -83,56 +87,66 @@ impl Questions {
     /// Answers one question of a shard that is not about [`Questions::pull`].
     pub(crate) fn answer(&self, question: &Question) -> Answer {
         let is_apart = self.relay.config.pages != Pages::WithData;
-        Answer::Document(match question.path.as_str() {
-            "/" | "/index.json" if is_apart => page::not_found(),
+        Answer::Document(match Route::of(&question.path) {
+            Some(Route::Home | Route::Index) if is_apart => page::not_found(),
             _ => self.document(question),
         })
     }
 
-    /// The document that was asked for.
+    /// Whether who asks is answered at all; probes come from anywhere.
+    pub(super) fn answers(&self, question: &Question) -> bool {
+        let ledger = &self.relay.ledger;
+        let is_probe = matches!(Route::of(&question.path), Some(Route::Health | Route::Ready));
+        let answers = is_probe || ledger.gate().rules.allow(question.peer);
+        if !answers {
+            ledger.turned_away.count(Barrier::Rules);
+        }
+        answers
+    }
+
+    /// The document that was asked for, of what is there for who asks.
     pub(crate) fn document(&self, question: &Question) -> Document {
         let query = question.query.as_deref().unwrap_or_default();
-        match question.path.as_str() {
-            "/" => page::index(self, &filter(query, PAGE_ROWS).unwrap_or_default(), query),
-            "/index.json" => self.index_document(query),
-            "/announce" => self.announce_document(question, query),
-            "/scrape" => self.scrape_document(query),
-            "/healthz" => document(200, "text/plain; charset=utf-8", *b"ok\n"),
-            "/readyz" => self.readiness(),
-            "/robots.txt" => document(200, "text/plain; charset=utf-8", *b"User-agent: *\nDisallow: /\n"),
-            "/favicon.ico" | "/favicon.svg" => document(200, "image/svg+xml", page::ICON.as_bytes()),
-            path => self.about_content(path),
+        let viewer = Viewer::Client(question.peer);
+        let Some(route) = Route::of(&question.path) else {
+            return self.about_content(&question.path, viewer);
+        };
+        match route {
+            Route::Home => page::index(self, &filter(query, PAGE_ROWS).unwrap_or_default(), query, viewer),
+            Route::Index => self.index_document(query, viewer),
+            Route::Announce => self.announce_document(question, query),
+            Route::Scrape => self.scrape_document(question, query),
+            Route::Health => document(200, "text/plain; charset=utf-8", *b"ok\n"),
+            Route::Ready => self.readiness(),
+            Route::Robots => document(200, "text/plain; charset=utf-8", *b"User-agent: *\nDisallow: /\n"),
+            Route::Icon | Route::OldIcon => document(200, "image/svg+xml", page::ICON.as_bytes()),
         }
     }
 
-    fn index_document(&self, query: &str) -> Document {
+    fn index_document(&self, query: &str, viewer: Viewer) -> Document {
         match filter(query, PAGE_ENTRIES_MAX) {
-            Ok(filter) => documents::index(&self.index, &self.links, &filter, &without_after(query)),
+            Ok(filter) => documents::index(&self.index, &self.links, &filter, viewer, &without_after(query)),
             Err(problem) => problem_document(400, problem),
         }
     }
 
     /// `/c/{name}.torrent` and its like, and the page of a folder.
-    fn about_content(&self, path: &str) -> Document {
-        let name = path.strip_prefix("/c/").map(|name| name.trim_end_matches('/'));
-        let Some(name) = name else { return page::not_found() };
-        let (name, extension) = name.split_once('.').unwrap_or((name, ""));
-        let Some(entry) = name.parse::<ContentName>().ok().and_then(|name| self.index.find(name)) else {
-            return page::not_found();
-        };
-        match extension {
-            "" => page::content(self, &entry),
-            "json" => documents::json(&self.links.content(&entry, true)),
-            "meta4" => documents::metalink(&self.links, &entry),
-            "torrent" | "v1.torrent" => {
+    fn about_content(&self, path: &str, viewer: Viewer) -> Document {
+        let named = Aspect::of(path);
+        let found = named.and_then(|(name, aspect)| Some((self.index.find(name, viewer)?, aspect)));
+        let Some((entry, aspect)) = found else { return page::not_found() };
+        match aspect {
+            Aspect::Page => page::content(self, &entry),
+            Aspect::Json => documents::json(&self.links.content(&entry, true)),
+            Aspect::Metalink => documents::metalink(&self.links, &entry),
+            Aspect::Torrent | Aspect::V1Torrent => {
                 let content = &entry.content;
-                let half = content.v1_half().filter(|_| extension == "v1.torrent");
+                let half = content.v1_half().filter(|_| aspect == Aspect::V1Torrent);
                 match half.or(content.metainfo()) {
                     Some(metainfo) => documents::torrent(&self.links, content, metainfo),
                     None => problem_document(404, not_a_torrent_yet(&entry)),
                 }
             }
-            _ => page::not_found(),
         }
     }
 
@@ -163,17 +177,19 @@ impl Questions {
 
     /// Notes a peer and answers with others.
     pub(crate) fn announce(&self, announce: &Announce) -> Result<AnnounceAnswer, UnknownInfohash> {
-        self.tracker.announce(announce, self.is_complete(announce.infohash))
+        let content = self.of_swarm(announce.infohash, announce.ip).ok_or(UnknownInfohash)?;
+        self.tracker.announce(announce, content.is_complete())
     }
 
-    /// Counts of a swarm.
-    pub(crate) fn scrape(&self, infohash: &[u8; 20]) -> Option<SwarmCounts> {
-        self.tracker.scrape(infohash, self.is_complete(*infohash))
+    /// Counts of a swarm, for who asks from this address.
+    pub(crate) fn scrape(&self, infohash: &[u8; 20], asker: IpAddr) -> Option<SwarmCounts> {
+        self.tracker.scrape(infohash, self.of_swarm(*infohash, asker)?.is_complete())
     }
 
-    fn is_complete(&self, infohash: [u8; 20]) -> bool {
-        let entry = self.index.find(ContentName::V1(InfoHashV1(infohash)));
-        entry.is_some_and(|entry| entry.content.is_complete())
+    /// The content of a swarm, if it is there for a peer with this address.
+    fn of_swarm(&self, infohash: [u8; 20], peer: IpAddr) -> Option<Arc<Content>> {
+        let found = self.index.find(ContentName::V1(InfoHashV1(infohash)), Viewer::Client(peer))?;
+        Some(Arc::clone(&found.content))
     }
 
     fn announce_document(&self, question: &Question, query: &str) -> Document {
@@ -200,11 +216,12 @@ impl Questions {
         document(200, "text/plain", body)
     }
 
-    fn scrape_document(&self, query: &str) -> Document {
+    fn scrape_document(&self, question: &Question, query: &str) -> Document {
         let mut body = Vec::new();
         match ScrapeRequest::parse(query) {
             Ok(request) => {
-                let known = request.infohashes().filter_map(|hash| Some((hash, self.scrape(&hash)?)));
+                let known =
+                    request.infohashes().filter_map(|hash| Some((hash, self.scrape(&hash, question.peer)?)));
                 response::write_scrape(known, &mut body);
             }
             Err(error) => response::write_failure(&error.to_string(), &mut body),

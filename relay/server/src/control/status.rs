@@ -8,6 +8,7 @@ use millrace_proto::admin::{
 };
 
 use super::questions::Questions;
+use super::viewer::Viewer;
 
 pub(super) fn relay(questions: &Questions) -> RelayStatus {
     let relay = &questions.relay;
@@ -60,7 +61,7 @@ pub(super) fn relay(questions: &Questions) -> RelayStatus {
         egress_cap: caps.effective.egress.total.value,
         caps: Some(caps),
         uptime_s: relay.started.elapsed().as_secs(),
-        contents: u64::try_from(questions.index.count()).unwrap_or(u64::MAX),
+        contents: u64::try_from(questions.index.count(Viewer::Operator)).unwrap_or(u64::MAX),
         counts: counts(questions),
         shard_loads: shard_loads(questions),
     }

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use millrace_engine::ledger::gate::Barrier;
 use millrace_proto::tracker::compact::Family;
 use millrace_proto::tracker::udp::{
     Ask, Request, encode_announce, encode_connect, encode_error, encode_scrape,
@@ -95,6 +96,10 @@ pub(crate) async fn run(socket: UdpSocket, questions: std::sync::Arc<Questions>)
                 continue;
             }
         };
+        if !questions.relay.ledger.gate().rules.allow(from.ip()) {
+            questions.relay.ledger.turned_away.count(Barrier::Rules);
+            continue;
+        }
         let length = respond(&datagram[..bytes], from, &mut ids, &questions, &mut answer);
         if length > 0 {
             // What the socket does not take is lost, as datagrams are.
@@ -139,7 +144,8 @@ fn respond(
             }
         }
         Ask::Scrape { infohashes, .. } => {
-            let counts = infohashes.iter().map(|infohash| questions.scrape(infohash).unwrap_or_default());
+            let counts =
+                infohashes.iter().map(|infohash| questions.scrape(infohash, from.ip()).unwrap_or_default());
             encode_scrape(answer, transaction_id, counts)
         }
     };

@@ -10,6 +10,7 @@ use millrace_pagecache::content::Content;
 use millrace_pagecache::layout::Layout;
 use millrace_pagecache::new_content::{NewContent, Shape};
 use millrace_pagecache::{State, StoreError};
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use millrace_proto::metainfo::choose_piece_bytes;
 
@@ -202,6 +203,7 @@ impl Pulls {
             added: context.unix_now(),
             pinned: request.pin,
             priority: request.priority,
+            access: self.access_of(request),
             sources: sources.to_value(),
             supersedes,
             sha256: request.sha256,
@@ -222,6 +224,12 @@ impl Pulls {
         Ok(content)
     }
 
+    /// Who may have what is asked for.
+    fn access_of(&self, request: &NewPull) -> Access {
+        let stated = request.access.clone();
+        stated.unwrap_or_else(|| self.context().config.ledger.gate().default.clone())
+    }
+
     /// Takes a local file or folder over; it is served at once and hashed in the background.
     async fn import(
         self: &Rc<Self>,
@@ -239,8 +247,8 @@ impl Pulls {
         let name = request.name.clone().unwrap_or_else(|| own_name.to_owned());
         let id = request.id.unwrap_or_else(draw_id);
         let etag = entity_tag(id, request.sha256.as_ref());
-        let store = Arc::clone(&context.store);
-        let imported = context.blocking(move || store.import(id, &full, &name, &etag)).await;
+        let (store, access) = (Arc::clone(&context.store), self.access_of(request));
+        let imported = context.blocking(move || store.import(id, &full, &name, &etag, access)).await;
         let imported = imported.map_err(|error| AddError::Store(error.to_string()))?;
         let imported = imported.map_err(|error| store_error(context, &error))?;
         for skipped in &imported.skipped {

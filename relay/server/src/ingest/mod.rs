@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use millrace_engine::ledger::Ledger;
 use millrace_pagecache::Store;
 use millrace_pagecache::content::Content;
 use millrace_pagecache::disk::VisibleRuns;
@@ -99,6 +100,8 @@ pub struct IngestConfig {
     pub commit_interval: Duration,
     /// Threads that hash.
     pub hash_threads: usize,
+    /// Where who may have a content stands, of which nobody said.
+    pub ledger: Arc<Ledger>,
     /// Origins of the configuration: what lies beneath them is as good as named by the operator.
     pub origins: Origins,
     /// Nothing is pulled before it is open.
@@ -125,6 +128,7 @@ impl Default for IngestConfig {
             commit_bytes: 64 << 20,
             commit_interval: Duration::from_secs(2),
             hash_threads: cores.div_ceil(2).min(8),
+            ledger: Arc::default(),
             origins: Origins::default(),
             gate: Gate::open(),
             arrived: VisibleRuns::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use millrace_pagecache::State;
 use millrace_pagecache::content::Content;
+use millrace_proto::access::Access;
 use millrace_proto::id::ContentId;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -185,6 +186,7 @@ impl Pulls {
             mirrors: sources.mirrors.clone(),
             pin: old.is_pinned(),
             priority: old.priority(),
+            access: Some(Access::clone(&old.access())),
             ..NewPull::default()
         };
         let sources = Sources {

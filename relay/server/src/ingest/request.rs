@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use millrace_proto::access::Access;
 use millrace_proto::admin::{AddContent, SOURCES_MAX};
 use millrace_proto::id::ContentId;
 use millrace_proto::metalink;
@@ -32,6 +33,8 @@ pub struct NewPull {
     pub pin: bool,
     /// Larger is pulled earlier.
     pub priority: u8,
+    /// Who may have it; where nobody says, who may have what was added without a word.
+    pub access: Option<Access>,
     /// The operator gave these sources: they may lead to any address, and to local files.
     pub operator_named: bool,
 }
@@ -96,6 +99,7 @@ impl NewPull {
             mirrors: request.mirrors,
             pin: request.pin,
             priority: request.priority.unwrap_or(0),
+            access: request.access,
             operator_named: true,
         })
     }

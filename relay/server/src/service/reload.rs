@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use millrace_engine::event::News;
 
+use crate::access;
 use crate::cli::ServeArgs;
 use crate::config::{Config, Environment};
 use crate::logging::Levels;
 use crate::relay::Relay;
 
-/// Keys that are in force at once, besides the tables of caps and origins, and the files of a certificate. Every other key decides what is made at start: threads, sockets, buffers.
+/// Keys that are in force at once, besides the tables of access, caps and origins, and the files of a certificate. Every other key decides what is made at start: threads, sockets, buffers.
 const LIVE: [&str; 12] = [
     "egress",
     "log-level",
@@ -64,6 +65,8 @@ impl<'a> Reload<'a> {
                 Some(Ok(certificate)) => Some(certificate),
                 None => None,
             };
+        // As the certificate.
+        let gate = access::gate(&new.access).map_err(|error| refused(&error))?;
         let changed: Vec<_> = differing(&self.read, &new).into_iter().filter(|key| is_live(key)).collect();
         let pending: Vec<_> =
             differing(&self.started, &new).into_iter().filter(|key| !is_live(key)).collect();
@@ -71,6 +74,7 @@ impl<'a> Reload<'a> {
         if let (Some(tls), Some(certificate)) = (&relay.tls, certificate) {
             tls.replace(certificate, new.handshakes, new.tls_kernel);
         }
+        access::replace(relay, gate);
         self.read = new;
         tracing::info!(changed = %list(&changed), "reloaded");
         if !pending.is_empty() {
@@ -97,7 +101,8 @@ fn refused(error: &impl std::fmt::Display) -> String {
 }
 
 fn is_live(key: &str) -> bool {
-    LIVE.contains(&key) || key.starts_with("tls-") || key.starts_with("origins.") || key.starts_with("caps.")
+    let tables = ["access.", "caps.", "origins."];
+    LIVE.contains(&key) || key.starts_with("tls-") || tables.iter().any(|table| key.starts_with(table))
 }
 
 fn list(keys: &[String]) -> String {

@@ -69,6 +69,11 @@ impl TestRelay {
         TestRelay { running: Some(running), folder, configuration, admin, plain }
     }
 
+    /// Where its store, socket and files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(crate) fn relay(&self) -> &Arc<Relay> {
         self.running.as_ref().unwrap().relay()
     }

@@ -203,11 +203,12 @@ impl Course {
         }
     }
 
-    /// Whether the torrent is served now, and whether it is whole.
+    /// Whether the torrent is served to everybody now, and whether it is whole.
     fn standing(&self) -> (bool, bool) {
         let content = &self.entry.content;
         let served = matches!(content.state(), State::Queued | State::Pulling | State::Complete);
-        (served && !self.shared.exchange.is_stopping(), content.is_complete())
+        // Whoever asks a tracker of somebody else is told of all that announced themselves there.
+        (served && content.is_public() && !self.shared.exchange.is_stopping(), content.is_complete())
     }
 
     fn is_over(&self) -> bool {

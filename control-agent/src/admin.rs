@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use millrace_proto::access::Access;
 use millrace_proto::admin::caps::Caps;
-use millrace_proto::admin::{AddContent, ContentStatus, Event, Index, Priority, Problem, RelayStatus};
+use millrace_proto::admin::{
+    AddContent, ChangeContent, ContentStatus, Event, Index, Priority, Problem, RelayStatus,
+};
 use millrace_proto::id::ContentId;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -104,6 +107,12 @@ impl Admin {
     pub(crate) async fn prioritise(&self, id: ContentId, priority: u8) -> Result<(), AdminError> {
         let path = format!("/v1/contents/{id}/priority");
         self.ask(self.with_json(Method::POST, &path, &Priority { priority })?).await.map(drop)
+    }
+
+    /// Says who may have a content.
+    pub(crate) async fn admit(&self, id: ContentId, access: Access) -> Result<(), AdminError> {
+        let change = ChangeContent { access: Some(access) };
+        self.ask(self.with_json(Method::PATCH, &format!("/v1/contents/{id}"), &change)?).await.map(drop)
     }
 
     /// The controller's layer of caps.

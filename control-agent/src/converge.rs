@@ -197,6 +197,10 @@ async fn carry_out(admin: &Admin, step: &Step) -> Result<(), AdminError> {
         Step::Pin(id) => admin.order(*id, "pin").await,
         Step::Resume(id) => admin.order(*id, "resume").await,
         Step::Prioritise(id, priority) => admin.prioritise(*id, *priority).await,
+        Step::Admit(id, access) => {
+            tracing::info!(content = %id, %access, "saying who may have it");
+            admin.admit(*id, access.clone()).await
+        }
         Step::Add(id, content) => {
             tracing::info!(content = %id, "adding");
             let status = admin.add(content).await?;

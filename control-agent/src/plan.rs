@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_proto::access::Access;
 use millrace_proto::admin::{AddContent, ContentState, ContentStatus};
 use millrace_proto::control::DesiredState;
 use millrace_proto::id::ContentId;
@@ -26,6 +27,8 @@ pub(crate) enum Step {
     Add(ContentId, Box<AddContent>),
     Pin(ContentId),
     Prioritise(ContentId, u8),
+    /// Say who may have it.
+    Admit(ContentId, Access),
     /// Pull what failed again.
     Resume(ContentId),
 }
@@ -34,7 +37,7 @@ impl Step {
     pub(crate) fn content(&self) -> ContentId {
         match self {
             Step::Remove(id) | Step::Unpin(id) | Step::Add(id, _) => *id,
-            Step::Pin(id) | Step::Prioritise(id, _) | Step::Resume(id) => *id,
+            Step::Pin(id) | Step::Prioritise(id, _) | Step::Admit(id, _) | Step::Resume(id) => *id,
         }
     }
 
@@ -59,7 +62,7 @@ pub(crate) fn adopt(there: &[ContentStatus], own: &mut Own) {
     }
 }
 
-/// The steps, in the order in which they are best done: what makes room comes first.
+/// The steps, in the order in which they are best done: who may have what comes first, then what makes room.
 pub(crate) fn plan(desired: &DesiredState, there: &[ContentStatus], own: &Own) -> Vec<Step> {
     let here: BTreeMap<ContentId, &ContentStatus> =
         there.iter().filter_map(|content| Some((content.id.parse().ok()?, content))).collect();
@@ -68,19 +71,24 @@ pub(crate) fn plan(desired: &DesiredState, there: &[ContentStatus], own: &Own) -
     let replaced: BTreeMap<&str, ContentId> =
         here.iter().filter_map(|(id, content)| Some((content.supersedes.as_deref()?, *id))).collect();
     let mut kept: BTreeSet<ContentId> = wanted.keys().copied().collect();
-    for id in wanted.keys() {
+    let mut admitted = Vec::new();
+    for (id, content) in &wanted {
         let mut at = *id;
-        while let Some(heir) = replaced.get(at.to_string().as_str()).filter(|heir| kept.insert(**heir)) {
+        loop {
+            // Whoever may not have a content may not have what it became.
+            let is_other =
+                |access: &&Access| here.get(&at).is_some_and(|there| there.access.as_ref() != Some(access));
+            let access = content.access.as_ref().filter(|_| own.contents.contains(&at)).filter(is_other);
+            admitted.extend(access.map(|access| Step::Admit(at, access.clone())));
+            let Some(heir) = replaced.get(at.to_string().as_str()).filter(|heir| kept.insert(**heir)) else {
+                break;
+            };
             at = *heir;
         }
     }
-    let mut steps: Vec<Step> = own
-        .contents
-        .difference(&kept)
-        .copied()
-        .filter(|id| here.contains_key(id))
-        .map(Step::Remove)
-        .collect();
+    let mut steps = admitted;
+    let removed = own.contents.difference(&kept).copied().filter(|id| here.contains_key(id));
+    steps.extend(removed.map(Step::Remove));
     let wants_pin = |id: &ContentId| wanted.get(id).is_some_and(|content| content.pin);
     let unpinned = own
         .pins
@@ -190,6 +198,21 @@ mod tests {
         check(vec![want(1, json!({"pin": true, "priority": 3}))], vec![there()], [&[1], &[]], vec![]);
         let plain = content(1, json!({}));
         check(vec![want(1, json!({"pin": true}))], vec![plain], [&[], &[]], vec![Step::Pin(id(1))]);
+    }
+
+    #[test]
+    fn who_may_have_a_content_may_have_what_it_became_and_nobody_else() {
+        let access = |words: &str| words.parse::<Access>().expect("an access");
+        let there = |access: &str| content(1, json!({"access": [access]}));
+        let wanted = || vec![want(1, json!({"access": ["signed"]}))];
+        let admit = |number| Step::Admit(id(number), access("signed"));
+        check(wanted(), vec![there("public")], [&[1], &[]], vec![admit(1)]);
+        check(wanted(), vec![there("signed")], [&[1], &[]], vec![]);
+        // The operator's own, and what the controller says nothing of, stay as they are.
+        check(wanted(), vec![there("public")], [&[], &[]], vec![]);
+        check(vec![want(1, json!({}))], vec![there("signed")], [&[1], &[]], vec![]);
+        let heir = content(2, json!({"supersedes": id(1), "access": ["10.0.0.0/8"]}));
+        check(wanted(), vec![there("signed"), heir], [&[1], &[]], vec![admit(2)]);
     }
 
     #[test]

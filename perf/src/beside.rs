@@ -1,5 +1,6 @@
 //! A load without something else and beside it, in turn: connections that do nothing, or requests for what is not in memory.
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -126,6 +127,16 @@ pub(crate) fn cold(
     Ok(pairs.last)
 }
 
+/// Lets the calling thread run when no other wants to (`SCHED_IDLE`), where `chrt` of util-linux is there: one that wakes then waits for no
+/// slice of it.
+fn give_way() {
+    let thread = nix::unistd::gettid().to_string();
+    let chrt = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).stderr(Stdio::null()).status();
+    if !chrt.is_ok_and(|status| status.success()) {
+        eprintln!("no chrt here: what is hot may seem slower beside what is cold than it is");
+    }
+}
+
 fn spread(values: &[f64]) -> anyhow::Result<Spread> {
     Spread::of(values.iter().copied()).context("nothing was measured")
 }
@@ -149,8 +160,8 @@ fn cold_load(file: HttpFile, plan: &Plan) -> Load {
     }
 }
 
-/// The cold requests, while they run. They have threads of their own on the cores of the load, so that the others' answers are not noticed
-/// late because the thread was busy with theirs.
+/// The cold requests, while they run. They have threads of their own on the cores of the load, which give way to the others: these would
+/// else notice their answers late, because a core was busy with taking what is cold.
 struct Reading {
     running: Running,
     began: Instant,
@@ -158,7 +169,14 @@ struct Reading {
 
 impl Reading {
     fn start(load: &Load, runtime: Runtime, cores: &[usize]) -> Self {
-        Reading { running: load.start(runtime, cores), began: Instant::now() }
+        let start = || {
+            give_way();
+            load.start(runtime, cores)
+        };
+        // Threads have the priority of the one that starts them.
+        let running = std::thread::scope(|scope| scope.spawn(start).join());
+        let running = running.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Reading { running, began: Instant::now() }
     }
 
     /// Ends them; their bytes per second. Their errors count as those of `beside`.

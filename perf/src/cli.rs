@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Write the test file, for a relay on another box: only such a file can be checked by --verify
     Payload(PayloadArgs),
+    /// Serve ranges of a file by a loop that does nothing else: what `compare` takes for the kernel's part
+    #[command(hide = true)]
+    Bare(BareArgs),
 }
 
 /// A load by flags.
@@ -82,6 +85,17 @@ pub(crate) struct PayloadArgs {
     /// What its bytes follow from
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// What is served.
+#[derive(Debug, Args)]
+pub(crate) struct BareArgs {
+    /// File to serve
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: std::net::SocketAddr,
 }
 
 /// Where results go, besides the table.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod applies;
+mod bare;
 mod beside;
 mod bounds;
 mod cli;
@@ -27,12 +28,13 @@ mod settings;
 mod stage;
 mod subject;
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use cli::{Cli, Command, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
+use cli::{BareArgs, Cli, Command, LoadArgs, PayloadArgs, ReportArgs, RunArgs};
 use interrupt::{Interrupt, Interrupted};
 use plan::Plan;
 use report::Report;
@@ -67,6 +69,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare(args) => compare::compare(&args),
         Command::Run(args) => run_scenarios(args),
         Command::Payload(args) => write_payload(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bare(BareArgs { file, listen }) => {
+            let listener = TcpListener::bind(listen).with_context(|| format!("listening at {listen}"))?;
+            match bare::serve(&file, &listener)? {}
+        }
     }
 }
 

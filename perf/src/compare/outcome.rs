@@ -182,13 +182,14 @@ mod tests {
     use super::super::rows::ROWS;
     use super::*;
     use crate::cores::Split;
+    use crate::peers::nginx::Flavour;
     use crate::report::Cost;
     use crate::report::tests::sample;
 
     fn side(name: &str, runs: Vec<Measurement>) -> Side {
         let cores = Split { server: vec![0], load: vec![1] };
         let asked = Ask::Ranges { connections: 16, range_bytes: 1 << 20 };
-        let mut side = Side::new(Who::Rqbit, name, "1.0", asked.to_string(), &cores);
+        let mut side = Side::new(Who::Nginx(Flavour::Sendfile), name, "1.0", asked.to_string(), &cores);
         side.runs = runs;
         side
     }
@@ -203,11 +204,14 @@ mod tests {
 
     #[test]
     fn we_are_judged_by_the_best_of_the_others() {
+        let mut kernel = costing("kernel", &[60; 3]);
+        kernel.who = Who::Bare;
         let sides = vec![
             costing("ours", &[80, 90, 100]),
             costing("slow", &[900; 3]),
             costing("best", &[100; 3]),
             costing("none", &[]),
+            kernel,
         ];
         let outcome = Outcome::judge(&ROWS[0], sides);
         let text = outcome.to_string();
@@ -218,6 +222,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("throughput: 1.00 ×"), "{text}");
+        // What cannot be avoided is shown, and owed by nobody.
+        assert!(text.contains("server CPU per GB: 1.50 × kernel 1.0** (1.33–1.67)\n"), "{text}");
         assert!(!text.contains("none"), "{text}");
         let mut comparison = Comparison::new(3);
         comparison.outcomes.push(outcome);

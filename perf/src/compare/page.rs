@@ -110,12 +110,13 @@ mod tests {
     use super::super::rows::ROWS;
     use super::*;
     use crate::cores::Split;
+    use crate::peers::nginx::Flavour;
     use crate::report::tests::sample;
 
     fn comparison(servers: &[(&str, Ask)]) -> Comparison {
         let cores = Split { server: vec![0], load: vec![1] };
         let side = |(name, ask): &(&str, Ask)| {
-            let mut side = Side::new(Who::Rqbit, name, "1.0", ask.to_string(), &cores);
+            let mut side = Side::new(Who::Nginx(Flavour::Sendfile), name, "1.0", ask.to_string(), &cores);
             side.runs = vec![sample(); 2];
             side
         };

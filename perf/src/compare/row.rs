@@ -75,6 +75,8 @@ pub(crate) enum Who {
     Direct,
     /// The rate that the origin is held to.
     Origin,
+    /// The kernel's part alone.
+    Bare,
 }
 
 /// Those that `--against` can name.
@@ -84,7 +86,7 @@ impl Who {
     /// Its name of [`PEERS`]; `None` of what belongs to us or to the row.
     pub(crate) fn peer(self) -> Option<&'static str> {
         match self {
-            Who::Millrace | Who::Direct | Who::Origin => None,
+            Who::Millrace | Who::Direct | Who::Origin | Who::Bare => None,
             Who::Nginx(_) => Some("nginx"),
             Who::Libtorrent => Some("libtorrent"),
             Who::Transmission => Some("transmission"),
@@ -128,7 +130,7 @@ pub(crate) struct Goal {
     pub(crate) relation: Relation,
     /// Nobody named is everybody.
     pub(crate) against: &'static [Who],
-    /// Owed.
+    /// Owed; infinite where the number is only to be seen.
     pub(crate) first: f64,
     /// What we are after.
     pub(crate) then: f64,

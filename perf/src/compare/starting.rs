@@ -9,7 +9,7 @@ use super::contest::{Contest, TORRENT_NAME};
 use super::outcome::Comparison;
 use super::row::{Row, Who};
 use crate::interrupt::Interrupted;
-use crate::peers::{Absent, Found, Ground, Peer, Seed, libtorrent, nginx, rqbit, transmission};
+use crate::peers::{Absent, Found, Ground, Peer, Seed, bare, libtorrent, nginx, rqbit, transmission};
 use crate::server::Server;
 use crate::server::relay::{self, RelayPlan};
 use crate::server::remote::InfohashKind;
@@ -91,6 +91,7 @@ impl Contest<'_> {
             Who::Libtorrent => libtorrent::look(),
             Who::Transmission => transmission::look(self.own_network),
             Who::Rqbit => rqbit::look(),
+            Who::Bare => bare::look(),
         }
     }
 

@@ -95,6 +95,9 @@ impl fmt::Display for Verdict {
         if (max - min).abs() > 0.0 {
             write!(f, " ({min:.decimals$}–{max:.decimals$})")?;
         }
+        if first.is_infinite() {
+            return Ok(());
+        }
         write!(f, "; owed {sign} {first:.decimals$}: {first_met}, then {sign} {then:.decimals$}: {then_met}")
     }
 }

@@ -1,6 +1,7 @@
 //! Other programs that serve files, each started as its own experts would start it: what a relay is compared with.
 
 pub(crate) mod aria2;
+pub(crate) mod bare;
 pub(crate) mod fio;
 mod hello;
 pub(crate) mod libtorrent;
@@ -43,10 +44,22 @@ pub(crate) struct Seed {
 /// A peer that is installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Peer {
-    Nginx { program: PathBuf, flavour: nginx::Flavour },
-    Libtorrent { python: PathBuf, version: String },
-    Transmission { program: PathBuf },
-    Rqbit { program: PathBuf },
+    Nginx {
+        program: PathBuf,
+        flavour: nginx::Flavour,
+    },
+    Libtorrent {
+        python: PathBuf,
+        version: String,
+    },
+    Transmission {
+        program: PathBuf,
+    },
+    Rqbit {
+        program: PathBuf,
+    },
+    /// This program itself.
+    Bare,
 }
 
 /// A peer that is not, or that cannot be compared here.
@@ -71,6 +84,7 @@ impl Peer {
             Peer::Libtorrent { python, version } => libtorrent::start(python, version, ground),
             Peer::Transmission { program } => transmission::start(program, ground),
             Peer::Rqbit { program } => rqbit::start(program, ground),
+            Peer::Bare => bare::start(ground),
         }
     }
 }

@@ -174,8 +174,11 @@ fn who_reads_late_gets_the_end_too() {
 #[test]
 fn fifty_at_once_under_a_cap_get_the_same_bytes() {
     let is_kernel = by_kernel();
-    let (pair, scene, path, bytes) =
-        serve("fifty", 400_001, "egress = \"20MB\"\n[limits]\ntls-handshake-timeout = 3600");
+    let (pair, scene, path, bytes) = serve(
+        "fifty",
+        400_001,
+        "egress = \"20MB\"\n[limits]\nhead-timeout = 3600\ntls-handshake-timeout = 3600",
+    );
     let client = Client::of(&pair, &[&TLS13]);
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..50)

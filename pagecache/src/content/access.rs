@@ -26,14 +26,20 @@ impl Guarded {
 impl Content {
     /// Whether everybody may have it.
     #[must_use]
+    #[inline]
     pub fn is_public(&self) -> bool {
         self.guarded.public.load(Ordering::Acquire)
     }
 
     /// Whether a client with this address may have it, whatever it brings.
     #[must_use]
+    #[inline]
     pub fn admits(&self, address: IpAddr) -> bool {
-        self.is_public() || self.guarded.access.load().admits(address)
+        self.is_public() || self.admits_to_restricted(address)
+    }
+
+    fn admits_to_restricted(&self, address: IpAddr) -> bool {
+        self.guarded.access.load().admits(address)
     }
 
     /// Who may have it.

@@ -65,6 +65,12 @@ impl Store {
         self.options.capacity.is_some()
     }
 
+    /// Bytes of its file system that it leaves to others.
+    #[must_use]
+    pub fn free_floor(&self) -> u64 {
+        self.options.free_floor
+    }
+
     /// Whether `bytes` more fit.
     ///
     /// # Errors

@@ -70,6 +70,9 @@ pub struct ServeArgs {
     /// Most bytes to store, such as 500GB [default: unlimited]
     #[arg(long, value_name = "SIZE")]
     pub capacity: Option<String>,
+    /// Bytes of the store's file system that stay free for others, such as 10GB [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    pub keep_free: Option<String>,
     /// Address for HTTP [default: [::]:8080, or 0.0.0.0:8080 where there is no IPv6]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,

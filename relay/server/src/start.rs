@@ -304,7 +304,7 @@ fn limit_descriptors(config: &mut Config) -> usize {
 }
 
 fn open_store(config: &Config, left: Option<Left>) -> Result<Arc<Store>, StartError> {
-    let options = Options { capacity: config.capacity, ..Options::default() };
+    let options = Options { capacity: config.capacity, free_floor: config.keep_free };
     let store = match left {
         Some(left) => Store::take_over(&config.store, options, left),
         None => Store::open(&config.store, options),

@@ -132,6 +132,11 @@ impl Config {
             },
             capacity: optional(lookup.either("capacity", args.capacity.as_deref(), capacity), size_limit)?
                 .flatten(),
+            keep_free: optional(
+                lookup.either("keep-free", args.keep_free.as_deref(), &file.keep_free),
+                size,
+            )?
+            .unwrap_or(0),
             http: listen("http", &args.http, http, HTTP_PORT)?,
             https: tls_keys::https(&lookup, args, &file, environment)?,
             bittorrent: listen("bt", &args.bt, bt, BITTORRENT_PORT)?,
@@ -213,11 +218,11 @@ pub(super) fn number(text: &str, least: u64, most: u64) -> Result<u64, String> {
 }
 
 fn size_limit(text: &str) -> Result<Option<u64>, String> {
-    if text == "none" {
-        Ok(None)
-    } else {
-        text.parse().map(|Size(size)| Some(size)).map_err(|error| error.to_string())
-    }
+    if text == "none" { Ok(None) } else { size(text).map(Some) }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse().map(|Size(size)| size).map_err(|error| error.to_string())
 }
 
 fn public(text: &str) -> Result<Url, String> {

@@ -43,6 +43,7 @@ pub(super) struct File {
     pub(super) sources: Option<Vec<String>>,
     pub(super) store: Entry,
     pub(super) capacity: Entry,
+    pub(super) keep_free: Entry,
     pub(super) http: Entry,
     pub(super) https: Entry,
     pub(super) tls_certificate: Entry,

@@ -132,6 +132,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Most bytes to store; `None` is unlimited.
     pub capacity: Option<u64>,
+    /// Bytes of the store's file system that contents leave to others.
+    pub keep_free: u64,
     /// Where HTTP is served.
     pub http: SocketAddr,
     /// Where HTTPS is served, if it is.

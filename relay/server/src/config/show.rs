@@ -17,7 +17,7 @@ impl fmt::Display for Config {
         // Taken apart without a rest, so that a key that is added is not forgotten here.
         #[rustfmt::skip]
         let Config {
-            sources, store, capacity, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
+            sources, store, capacity, keep_free, http, https, bittorrent, public_url, caps, admin, pages, metrics, cores, io, ingest_io, congestion,
             log_format, log_level, access: _, limits: _, tls_kernel, handshakes: _, upgrade: _, origin_ca, origin_connections, origins: _,
         } = self;
         let path = |path: &Path| text(&path.to_string_lossy());
@@ -25,6 +25,7 @@ impl fmt::Display for Config {
         writeln!(f, "sources = [{}]", sources.join(", "))?;
         writeln!(f, "store = {}", path(store))?;
         writeln!(f, "capacity = {}", or_none(*capacity))?;
+        writeln!(f, "keep-free = {keep_free}")?;
         writeln!(f, "http = {}", text(http))?;
         match https {
             Some(Https { address, files }) => {
@@ -204,7 +205,7 @@ mod tests {
     fn what_is_printed_is_a_configuration_file_that_says_the_same() {
         check("");
         check(
-            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nhttp = \"127.0.0.1:1\"\nhttps = \"[::1]:3\"\ntls-certificate = \"/c\"\ntls-key = \"/k\"\ntls-kernel = \"off\"
+            "sources = [\"/a b/\\\"c\\\"\", \"http://x/\"]\nstore = \"/s\\tt\"\ncapacity = \"5GB\"\nkeep-free = \"1GB\"\nhttp = \"127.0.0.1:1\"\nhttps = \"[::1]:3\"\ntls-certificate = \"/c\"\ntls-key = \"/k\"\ntls-kernel = \"off\"
              bt = \"[::1]:2\"\npublic-url = \"https://x.example/y\"\negress = \"8Mbit/s\"\nadmin = \"/a.sock\"\nmetrics = \"off\"\npages = \"[::1]:4\"
              cores = \"1-2\"\nio = \"epoll\"\ningest-io = \"pwrite\"\nlog-format = \"json\"\nlog-level = \"warn,a::b=debug\"\norigin-ca = \"/proc/self/status\"\norigin-connections = 3
              [limits]\nconnections = 99\nconnections-per-address = 9\nhead-bytes = 2000\npeer-requests = 17

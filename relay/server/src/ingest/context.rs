@@ -261,7 +261,13 @@ impl Context {
 
     fn disk_full(&self) -> String {
         let store = self.config.store.display();
-        format!("disk full: free space under {store}, or remove contents")
+        match self.store.free_floor() {
+            0 => format!("disk full: free space under {store}, or remove contents"),
+            kept => format!(
+                "disk full but for --keep-free {}: free space under {store}, or remove contents",
+                Size(kept)
+            ),
+        }
     }
 
     /// Seconds since 1970.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::Access;
+use crate::access::{self, Access};
 
 pub use content::{
     ContentFile, ContentState, ContentStatus, Index, OriginStatus, PerProtocol, PullStatus, Rates,
@@ -65,7 +65,7 @@ pub struct AddContent {
     pub priority: Option<u8>,
     /// Who may have it: `["public"]`, or the ways in, `"signed"` and networks such as `"10.0.0.0/8"`, of which any suffices; by default
     /// what the relay's configuration says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "access::present")]
     #[cfg_attr(feature = "openapi", schema(schema_with = schema::access))]
     pub access: Option<Access>,
 }
@@ -76,7 +76,7 @@ pub struct AddContent {
 #[serde(deny_unknown_fields)]
 pub struct ChangeContent {
     /// Who may have it, as it is added.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "access::present")]
     #[cfg_attr(feature = "openapi", schema(schema_with = schema::access))]
     pub access: Option<Access>,
 }

@@ -136,6 +136,11 @@ impl<'de> Deserialize<'de> for Access {
     }
 }
 
+/// Reads a field that may be absent. `null` is refused: it could be taken for everybody as well as for nobody.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Access>, D::Error> {
+    Access::deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +176,9 @@ mod tests {
         for bad in [r#""public""#, r#"["private"]"#, "null", r#"["public","signed"]"#, "{}"] {
             assert!(serde_json::from_str::<Access>(bad).is_err(), "{bad}");
         }
+        use crate::admin::ChangeContent;
+        assert_eq!(serde_json::from_str::<ChangeContent>("{}").unwrap(), ChangeContent::default());
+        assert!(serde_json::from_str::<ChangeContent>(r#"{"access":null}"#).is_err());
         let many: Vec<_> = (0..=NETWORKS_MAX).map(|number| format!("2001:db8::{number:x}")).collect();
         assert!(Access::from_words(many.iter().map(String::as_str)).is_err());
         assert!(Access::from_words(many[1..].iter().map(String::as_str)).is_ok());

@@ -61,6 +61,8 @@ struct Kept {
     unchanged_in: Option<u64>,
     /// What is known of each window; as many as were needed so far.
     windows: Vec<Window>,
+    /// Until when memory for this file counts as scarce, as a range of it was not there: in monotonic milliseconds.
+    scarce_until_ms: u64,
 }
 
 /// What was last seen of a window.
@@ -148,9 +150,14 @@ impl KeptFiles {
     /// Whether a range of `file` is in memory, as far as anybody can tell; `false` where the kernel does not. The whole windows around it
     /// are asked about, then the blocks, and remembered, unless there is more to wait for than they are worth.
     pub(crate) fn resident(&mut self, file: &Arc<OpenFile>, offset: u64, bytes: u64) -> bool {
-        let known_ms = if bytes >= WINDOW_BYTES { LARGE_MS } else { RESIDENT_MS };
         let now_ms = self.now_ms;
         let kept = self.kept(file);
+        let known_ms = match bytes >= WINDOW_BYTES {
+            // What comes goes again soon, and a shard that waits for it makes everybody wait.
+            true if now_ms < kept.scarce_until_ms => 0,
+            true => LARGE_MS,
+            false => RESIDENT_MS,
+        };
         if kept.remembers(offset, bytes, now_ms, known_ms) {
             return true;
         }
@@ -170,6 +177,7 @@ impl KeptFiles {
                 return true;
             }
         }
+        kept.scarce_until_ms = now_ms + RESIDENT_MS;
         false
     }
 
@@ -184,7 +192,8 @@ impl KeptFiles {
 
     /// Keeps a file, in the place of another where there are as many as may be.
     fn keep(&mut self, address: usize, file: &Arc<OpenFile>) -> usize {
-        let kept = Kept { file: Arc::clone(file), used: true, unchanged_in: None, windows: Vec::new() };
+        let file = Arc::clone(file);
+        let kept = Kept { file, used: true, unchanged_in: None, windows: Vec::new(), scarce_until_ms: 0 };
         let place = if self.files.len() < self.files_max {
             self.files.push(kept);
             self.files.len() - 1
@@ -306,6 +315,7 @@ mod tests {
         };
         write(3 * BLOCK_BYTES, 16_384);
         write(15 * BLOCK_BYTES, 2 * 16_384);
+        write(2 * WINDOW_BYTES, 2 * 256 * 1024);
         let mut kept = KeptFiles::new(1);
         let mut asked = |ms: u64, offset, bytes| {
             kept.begin_turn(Now { monotonic_ns: ms * 1_000_000, unix_s: 0 });
@@ -323,6 +333,9 @@ mod tests {
         );
         assert_eq!(asked(6_001, 3 * BLOCK_BYTES, BLOCK_BYTES), (2, true), "forgotten with it");
         assert_eq!(asked(6_001, 16 * BLOCK_BYTES, BLOCK_BYTES), (0, true), "the other window is younger");
+        // A hole was found at 5,400.
+        let calls = [6_002, 6_003, 6_400, 6_401].map(|ms| asked(ms, 2 * WINDOW_BYTES, WINDOW_BYTES).0);
+        assert_eq!(calls, [1, 1, 1, 0], "while memory is scarce, much is asked about each time");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
